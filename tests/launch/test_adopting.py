@@ -28,6 +28,7 @@ import mlflow
 parser = argparse.ArgumentParser()
 parser.add_argument("--lr", type=float, default=0.1)
 parser.add_argument("--data", default="data.csv")
+parser.add_argument("--debug", action="store_true")
 args = parser.parse_args()
 mlflow.set_experiment("titanic")
 with mlflow.start_run():
@@ -58,6 +59,8 @@ def test_from_a_plain_script_to_a_run_of_a_commit(foreign: Repository, tmp_path:
     assert warning.startswith("data.csv is not in git: runs on this machine find it")
     assert said["next"][0].startswith("git add MLproject conda.yaml notebooks/run.ipynb .gitignore")
     assert said["next"][2] == "kaggleops run"
+    project = (foreign.folder / "MLproject").read_text()
+    assert "or without a default that can be read: --debug\n" in project
     assert foreign.git("diff", "--name-only") == ".gitignore"
     again = CliRunner().invoke(main, ["init", *options])
     assert json.loads(again.stdout)["files"] == []

@@ -35,7 +35,7 @@ def main(**_): ...
 
 
 @pytest.mark.parametrize(
-    ("source", "expected"),
+    ("source", "expected", "left_out"),
     [
         (
             ARGPARSE,
@@ -47,17 +47,24 @@ def main(**_): ...
                 Parameter("name", "--name", "a 'quoted' one"),
                 Parameter("fold", "--fold", None),
             ],
+            ("--resume", "--amp", "--layers", "--device"),
         ),
-        (CLICK, [Parameter("data", "", None), Parameter("lr", "--lr", 0.1)]),
-        ("print('no options at all')", []),
+        (
+            CLICK,
+            [Parameter("data", "", None), Parameter("lr", "--lr", 0.1)],
+            ("--amp/--no-amp", "--seed"),
+        ),
+        ("print('no options at all')", [], ()),
     ],
     ids=["argparse", "click", "neither"],
 )
 def test_the_values_that_a_script_takes(
-    tmp_path: Path, source: str, expected: list[Parameter]
+    tmp_path: Path, source: str, expected: list[Parameter], left_out: tuple[str, ...]
 ) -> None:
     (tmp_path / "train.py").write_text(source)
-    assert list(find_script(tmp_path).parameters) == expected
+    script = find_script(tmp_path)
+    assert list(script.parameters) == expected
+    assert script.left_out == left_out
 
 
 def test_what_else_matters_of_a_script(tmp_path: Path) -> None:

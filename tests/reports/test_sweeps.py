@@ -115,6 +115,17 @@ def test_what_a_sweep_sets_is_a_setting_although_no_param_tells_it() -> None:
     assert compare(sides, None).params == {"lr": ("1", "2")}
 
 
+def test_what_the_parents_of_sweeps_alone_have_is_no_line() -> None:
+    sides = []
+    for word in "ab":
+        parent = run(f"s{word}", tags={SWEEP: "{}"}, metrics={"best_acc": 0.9})
+        trial = run(f"t{word}", f"s{word}", params={"lr": "1"}, metrics={"acc": 0.8, "epoch": 3.0})
+        sides.append(Side(word, word * 40, (parent, trial)))
+    found, all_of_it = compare(sides, None), compare(sides, None, every_metric=True)
+    assert ([line.name for line in found.metrics], found.hidden) == (["acc"], 1)
+    assert [line.name for line in all_of_it.metrics] == ["acc", "epoch"]
+
+
 def fold_set(name: str, launched: str, axis: str = "fold", **params: str) -> list[Run]:
     """Return the runs of a sweep over folds, its parent last; what it set, but for its folds."""
     of_all = {ENTRY_POINT: "main", SUBJECT: "a commit"}

@@ -276,6 +276,7 @@ def _entry_points(repository: Path, scripts: Mapping[str, Script], indent: str) 
             f"{key}:",
             f"  # Set each with {_how(name)} NAME=VALUE. It is logged as a param.",
             *(f"  {line}" for line in _parameter_lines(script)),
+            *_left_out_lines(script),
             f"  command: {json.dumps(_command(repository, script))}",
         ]
     return "\n".join(f"{indent}{line}" for line in lines)
@@ -368,6 +369,13 @@ def _parameter_lines(script: Script) -> Iterator[str]:
         yield "# parameters:"
         yield "#   lr: {type: float, default: 0.1}"
         yield f'# command: "python {script.path} --lr {{lr}}"'
+
+
+def _left_out_lines(script: Script) -> Iterator[str]:
+    if script.left_out and not script.is_hydra:
+        listed = " ".join(script.left_out)
+        yield f"  # Left out, as no NAME=VALUE, or without a default that can be read: {listed}"
+        yield "  # What you want to set of these, add to the command, and above."
 
 
 def _command(repository: Path, script: Script) -> str:

@@ -43,6 +43,7 @@ class Script:
 
     path: str  # in the repository, "/"-separated
     parameters: tuple[Parameter, ...]
+    left_out: tuple[str, ...]  # its options that are none of them: flags, those without a default
     is_hydra: bool  # whether Hydra reads its command line
     experiment: str  # the MLflow experiment that it sets, or ""
     imports: frozenset[str]  # the top-level names of its imports
@@ -93,9 +94,12 @@ def read_script(repository: Path, path: str) -> Script:
         raise UsageError(f"reading {path}", f"it is not Python ({error})") from error
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
     calls.sort(key=lambda call: (call.lineno, call.col_offset))
+    parameters = tuple(_parameters(calls).values())
+    taken = {each.option for each in parameters}
     return Script(
         path=path,
-        parameters=tuple(_parameters(calls).values()),
+        parameters=parameters,
+        left_out=tuple(each for each in dict.fromkeys(_options(calls)) if each not in taken),
         is_hydra=any(ast.unparse(call.func) == "hydra.main" for call in calls),
         experiment=next((_texts(call)[0] for call in _named(calls, "set_experiment")), ""),
         imports=frozenset(_imports(tree)),
@@ -136,6 +140,21 @@ def _paths(tree: ast.AST) -> Iterator[str]:
                     yield text.rpartition("/")[0]  # of f"data/train_{fold}.csv" the folder
 
 
+def _options(calls: list[ast.Call]) -> Iterator[str]:
+    """Yield the options that argparse's and click's calls declare, but for help and version."""
+    for call in calls:
+        action = next((each.value for each in call.keywords if each.arg == "action"), None)
+        names = _texts(call) if _name(call) in _DECLARING else []
+        option = _option(names) if names and _literal(action) not in ("help", "version") else ""
+        if re.fullmatch(r"--?\w[\w/-]*", option, re.ASCII):
+            yield option
+
+
+def _option(names: list[str]) -> str:
+    """Return the name that an option of several is called by: `--learning-rate` of `-l`, too."""
+    return next((each for each in names if each.startswith("--")), names[0])
+
+
 def _parameters(calls: list[ast.Call]) -> dict[str, Parameter]:
     """Return what argparse's and click's calls declare, the first of each name."""
     found: dict[str, Parameter] = {}
@@ -144,7 +163,7 @@ def _parameters(calls: list[ast.Call]) -> dict[str, Parameter]:
         names = _texts(call)
         if _name(call) not in _DECLARING or not names or _NOT_ONE_VALUE & given.keys():
             continue
-        option = next((each for each in names if each.startswith("--")), names[0])
+        option = _option(names)
         name = option.lstrip("-").replace("-", "_")
         default, required = _literal(given.get("default")), _literal(given.get("required"))
         if not re.fullmatch(r"[a-zA-Z]\w*", name, re.ASCII):

@@ -151,7 +151,7 @@ def compare(
     """
     notes: list[str] = []
     sides = of_one_experiment(sides, metrics, notes)
-    scores, hidden = _scores(sides, metrics, lower_is_better, every_metric)
+    scores, others = _scores(sides, metrics, lower_is_better, every_metric)
     score, *more = scores
     home = sides[0].runs[0].experiment_id
     folded = (with_folds(side.runs, score.name, points) for side in sides)
@@ -170,7 +170,9 @@ def compare(
     ]
     for each in more:
         row = [replace(one, runs=tuple(with_folds(one.runs, each.name, points))) for one in whole]
-        lines.append(_line(each, _with_tables(row, each, tables), rows, evidence))
+        line = _line(each, _with_tables(row, each, tables), rows, evidence)
+        # Of a sweep's parent, say, which is none of what is compared.
+        lines += [line] if metrics or any(line.sides) else []
     kept = tuple(replace(side, runs=one.runs) for side, one in zip(sides, whole, strict=True))
     every = [run for side in kept for run in side.runs]
     notes += _left_out(sides, chosen, evidence)
@@ -190,7 +192,7 @@ def compare(
         environment=_differing(kept, environment),
         code=_code(kept, repository, paths, notes),
         answers=tuple(_answer(kept, marked[0], place) for place in range(len(kept) - 1)),
-        hidden=hidden,
+        hidden=sum(any(scores_of(one.runs, each) for one in whole) for each in others),
         curves=tuple(name for name in _names(every) if any(run.steps.get(name) for run in every)),
         notes=tuple(notes),
     )
@@ -198,8 +200,8 @@ def compare(
 
 def _scores(
     sides: Sequence[Side], wanted: Sequence[str], lower_is_better: bool | None, every: bool
-) -> tuple[list[Score], int]:
-    """Return the metrics to compare, the score first, and how many others there are."""
+) -> tuple[list[Score], list[str]]:
+    """Return the metrics to compare, the score first, and the names of others that there are."""
     names = [_names(side.runs) for side in sides]
     # A fold's value stands for the metric: a side may have other folds.
     whole = {name: (fold_of(name) or (name,))[0] for each in names for name in each}
@@ -210,16 +212,16 @@ def _scores(
     if wanted and not all(family(wanted[0], each) for each in names):
         raise UsageError("comparing metrics", f"{wanted[0]} is not on every side: {listed}")
     if wanted:
-        return [named(name, lower_is_better) for name in wanted], 0
+        return [named(name, lower_is_better) for name in wanted], []
     runs = sorted((run for side in sides for run in side.runs), key=lambda run: -run.started_ms)
     counted = Counter(name for run in runs for name in run.metrics if whole.get(name) in shared)
     told = next((found for run in runs if (found := declared(run.tags))), None)
     score = require_score(counted, told, "comparing metrics")
     if every:
-        return [score, *(named(name) for name in sorted(whole) if name != score.name)], 0
+        return [score, *(named(name) for name in sorted(whole) if name != score.name)], []
     likely = scores_among(counted, told)[:_MOST_METRICS]
     shown = {name for each in likely for name in family(each.name, whole)}
-    return likely, len(whole) - len(shown)
+    return likely, sorted(whole.keys() - shown)
 
 
 def _with_tables(row: Sequence[Training], score: Score, tables: Tables) -> list[Training]:
