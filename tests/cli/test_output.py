@@ -12,8 +12,10 @@ from typing import IO
 import click
 import pytest
 
+from kaggleops.campaign.turn import Turn
 from kaggleops.cli import main, output
-from kaggleops.cli.output import LogLines, print_table
+from kaggleops.cli.output import LogLines, out, print_table, table
+from kaggleops.cli.watch import _table
 
 
 @pytest.mark.parametrize("columns", ["20", "80", "300"])
@@ -40,7 +42,7 @@ def test_a_warning_is_one_line_however_long_it_is(
 
 
 def test_only_a_command_is_told_with_the_path_by_which_we_were_called(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     called = tmp_path / ".venv/bin/kaggleops"
     monkeypatch.chdir(tmp_path)
@@ -48,7 +50,13 @@ def test_only_a_command_is_told_with_the_path_by_which_we_were_called(
     output._program.cache_clear()
     with click.Context(main):
         told = output.as_typed("Log as kaggleops where it can: kaggleops data fetch")
+        below = [[("silent for a day: kaggleops resume 3f2a91c0", "")]]
+        narrow = output.as_typed(table(["Run"], [["x"]], below=below, width=48).plain)
+        problem = "it fails: kaggleops resume 3f2a91c0 or kaggleops cancel 3f2a91c0"
+        out.print(_table(Turn(problems=[problem])), width=48)
     output._program.cache_clear()
+    assert max(map(len, narrow.splitlines())) <= 48
+    assert "".join(capsys.readouterr().out.split()).endswith(".venv/bin/kaggleopscancel3f2a91c0")
     assert told == "Log as kaggleops where it can: .venv/bin/kaggleops data fetch"
 
 

@@ -261,7 +261,7 @@ def table(
             # Nothing stands behind the last cell: a terminal of that width would wrap it.
             text.append("\n" if place == last else "  " if before else f"{space}  ")
         for said, style in below[number - 1] if number and below else ():
-            line = printable(said)
+            line = printable(as_typed(said))
             text.append(f"  {line if width is None else _cut(line, width - 2)}\n", style)
     return text
 

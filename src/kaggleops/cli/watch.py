@@ -16,7 +16,15 @@ from rich.table import Table
 
 from kaggleops.cli import options
 from kaggleops.cli.indexed import require_index
-from kaggleops.cli.output import err, out, print_error, redrawn, stdout_for_json, wants_json
+from kaggleops.cli.output import (
+    as_typed,
+    err,
+    out,
+    print_error,
+    redrawn,
+    stdout_for_json,
+    wants_json,
+)
 from kaggleops.layout import PAGE_KEY
 
 if TYPE_CHECKING:
@@ -188,11 +196,13 @@ def _table(turn: "Turn") -> Table:
         table.add_column(title, overflow="fold")
     for state in turn.sweeps:
         where = ", ".join(f"{name} {count}" for name, count in _running(state).items())
-        table.add_row(state.name, state.progress, where, turn.waiting.get(state.id, ""))
+        # What it becomes when it is printed, so that there is room for it.
+        waits = as_typed(turn.waiting.get(state.id, ""))
+        table.add_row(state.name, state.progress, where, waits)
     if turn.read and (led := _led(turn)):
         table.add_row("", led)
     for problem in turn.problems:
-        table.add_row("problem", problem, style="yellow")
+        table.add_row("problem", as_typed(problem), style="yellow")
     return table
 
 
