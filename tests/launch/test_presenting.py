@@ -41,6 +41,8 @@ def test_a_run_says_what_it_is_what_changed_on_its_branch_and_what_it_came_to(
     assert again.data.tags[PREVIOUS] == patched.info.run_id
     (toy.folder / "new.txt").unlink()
     toy.git("reset", "-q", "--hard", sha)
+    failed = run("alpha=0.3")
+    client.set_terminated(failed.info.run_id, "FAILED")  # there is nothing to set it beside
     second = run("alpha=0.3")
 
     note = second.data.tags[NOTE]

@@ -65,22 +65,28 @@ def present(
 
 
 def _before(tags: Mapping[str, str], home: str, run_id: str, store: EntityStore) -> Before | None:
-    """Return the run before, on the same branch: with the same settings, if there is one."""
-    other_settings = None
+    """Return the run before, on the same branch: with the same settings, if there is one.
+
+    One that failed or was cancelled has nothing to be set beside: it is that if no other is there.
+    """
+    others: dict[bool, Before] = {}  # the latest of each, by whether it came to nothing
     with suppress(KaggleOpsError):  # it is only a help to the reader
         listed = last_written(store, home)
         for each in [each for each in listed if each.name != run_id][:_LOOKED_AT]:
             found: Mapping[str, str] = {}
+            status = ""
             with suppress(BrokenEntityError, ObjectNotFoundError):
                 stored = store.read(each)
-                found = state_of(stored.entity, stored.version, 0, 0).tags
+                told = state_of(stored.entity, stored.version, 0, 0)
+                found, status = told.tags, told.status
             alike = all(found.get(name) == tags.get(name) for name in (BRANCH, ENTRY_POINT))
             whole = PARENT not in found and (SWEEP in found) == (SWEEP in tags)
             # What was changed beside a commit is none of what changed since that commit.
             whole = whole and (UNCOMMITTED not in found or UNCOMMITTED in tags)
             if not (alike and whole and re.fullmatch("[0-9a-f]{40,64}", found.get(COMMIT, ""))):
                 continue
-            if found.get(SETTINGS) == tags.get(SETTINGS):
+            came_to_nothing = status in ("FAILED", "KILLED")
+            if found.get(SETTINGS) == tags.get(SETTINGS) and not came_to_nothing:
                 return Before(each.name, found)
-            other_settings = other_settings or Before(each.name, found)
-    return other_settings
+            others.setdefault(came_to_nothing, Before(each.name, found))
+    return others.get(False) or others.get(True)
