@@ -119,6 +119,8 @@ def test_whatever_goes_wrong_the_runtime_is_released(
     assert supervised(job) == JobState("FAILED", "failed", reason)
     assert job.progress.released
     assert place.colab.runtimes == []
+    run = RemoteRun(place.backend, TRACKING, job.run_id)
+    assert (run.get_status(), run.failure) == ("FAILED", reason)
 
 
 def test_when_the_connection_is_lost_the_bucket_tells_how_the_run_ended(place: OnColab) -> None:

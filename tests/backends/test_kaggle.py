@@ -15,6 +15,7 @@ from kaggleops.git.commits import find_commit
 from kaggleops.launch.launcher import Launch
 from kaggleops.mlruns import run as entity_of
 from kaggleops.mlruns import unpack
+from tests.command import kaggleops_here
 
 from .world import BUCKET, TRACKING, World
 
@@ -129,7 +130,7 @@ def test_no_quota_is_said_before_anything_is_made(outside: World) -> None:
     try:
         quota = {each.resource: each.left_hours for each in backend_named("kaggle").quota()}
         assert quota == {"GPU": 0, "TPU": 20}
-        with pytest.raises(RefusedError, match="kaggle's 30 h of GPU are used until "):
+        with pytest.raises(RefusedError, match="kaggle's 30 h of GPU are used up until "):
             submit(outside, machine_shape="NvidiaTeslaT4")
         assert runs(outside) == before
         submit(outside)  # without a GPU
@@ -184,6 +185,9 @@ def test_a_push_that_never_arrived_goes_on_when_it_is_resumed(outside: World) ->
         submit(outside)
     run_id = newest(outside, before)
     assert outside.run(run_id).info.status == "SCHEDULED"
+    said = f"if its submit failed, kaggleops resume {run_id[:8]}"
+    with pytest.raises(KaggleOpsError, match=said):
+        submitted_run(TRACKING, run_id).state()
     assert str(again(run_id).state()) == "QUEUED"
     assert outside.kaggle.count("SaveKernel") == 2
 
@@ -242,6 +246,15 @@ def test_a_job_that_ended_without_a_word_ends_its_run(outside: World) -> None:
     # And goes on as a second version of the same notebook.
     assert again(run.run_id).get_status() == "SCHEDULED"
     assert outside.kaggle.kernel(run.tags["kaggle_notebook"]).latest.number == 2
+
+
+def test_how_a_job_ended_is_told_by_the_status_that_finds_out(outside: World) -> None:
+    run = submit(outside)
+    session = outside.kaggle.session(run.tags["kaggle_notebook"])
+    session.cancel()
+    session.wait()
+    (row,) = kaggleops_here("status", run.run_id, "--bucket", BUCKET, "--json").json["runs"]
+    assert (row["status"], row["failure"]) == ("KILLED", "CANCEL_ACKNOWLEDGED")
 
 
 def test_somebody_elses_credentials(outside: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,7 +78,7 @@ def test_kaggle_offers_what_is_left_of_its_quota(outside: World) -> None:
     finally:
         outside.kaggle.use_gpu("ada", 0.0)
     when = f"{gpu.refreshes.day} {gpu.refreshes:%B %H:%M} UTC"
-    assert used.problem == f"kaggle's 30 h of GPU are used until {when}"
+    assert used.problem == f"kaggle's 30 h of GPU are used up until {when}"
     assert used.refreshes == gpu.refreshes
 
 
@@ -239,7 +239,7 @@ def test_a_sweep_is_refused_where_no_job_of_it_could_ever_go(
     finally:
         outside.kaggle.use_gpu("ada", 0.0)
     assert waits.code == 0, waits.errors
-    assert "Waits  3 jobs wait: kaggle's 30 h of GPU are used until " in waits.output
+    assert "Waits  3 jobs wait: kaggle's 30 h of GPU are used up until " in waits.output
     assert sweep(outside, *kaggle, "--gpu", "T4").code == 0
     assert "TpuV5E8 wanted" in sweep(outside, *kaggle, "--gpu", "TpuV5E8").error
 

@@ -9,7 +9,7 @@ import pytest
 
 from kaggleops.backends.base import RemoteRun
 from kaggleops.backends.interface import RefusedError
-from kaggleops.backends.lookup import backend_named, resume
+from kaggleops.backends.lookup import backend_named, resume, submitted_run
 from kaggleops.backends.ready_notebook import ready_notebook
 from kaggleops.backends.runpod.pod import Offer, RunPodConfig, pod_body
 from kaggleops.errors import KaggleOpsError, UsageError
@@ -116,15 +116,31 @@ def test_bodies_are_checked_against_the_document() -> None:
     assert violations("CreatePodRequest", {"name": "a"}) != []
 
 
-def test_the_next_is_taken_where_one_is_not_to_be_had(outside: World, runpod: RunPodServer) -> None:
+def test_the_next_is_taken_where_one_is_not_to_be_had(
+    outside: World, runpod: RunPodServer, caplog: pytest.LogCaptureFixture
+) -> None:
     runpod.sold_out.add("NVIDIA L4")
     runpod.forbidden.add("NVIDIA RTX A5000")
     run = submit(outside)
+    # Another price was announced.
+    assert caplog.messages[-1] == (
+        "RunPod gives NVIDIA GeForce RTX 4090 in US-KS-2, $0.70 an hour: at most $4.34 "
+        "(NVIDIA L4 would have been $2.48)."
+    )
     pod = runpod.pod(f"kaggleops-{run.run_id}")
     assert pod.body["gpu"]["id"] == "NVIDIA GeForce RTX 4090"
     assert runpod.count("createPod") == 5  # two of them in two data centers
     # Of the volumes that were made on the way, the pod's is left.
     assert [each["dataCenter"] for each in runpod.volumes.values()] == ["US-KS-2"]
+
+
+def test_a_pod_that_is_dearer_than_announced_is_told(
+    outside: World, runpod: RunPodServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    runpod.dearer = 3
+    run = submit(outside)
+    assert run.tags["price_per_hour"] == "1.2"
+    assert "$1.20 an hour: at most $7.44" in caplog.messages[-1]
 
 
 @pytest.mark.parametrize(
@@ -171,6 +187,8 @@ def test_answers_that_are_lost(outside: World, runpod: RunPodServer) -> None:
         submit(outside)
     lost = newest(outside, before)
     assert outside.run(lost).info.status == "SCHEDULED"
+    said = f"no pod yet: if its submit failed, kaggleops resume {lost[:8]}"
+    assert str(submitted_run(TRACKING, lost).state()) == said
     assert again(lost).get_status() == "SCHEDULED"
     assert len(runpod.alive) == 2
     # And this one is there already.
@@ -210,8 +228,9 @@ def test_a_pod_that_vanished_has_failed(outside: World, runpod: RunPodServer) ->
     pod = runpod.pod(f"kaggleops-{run.run_id}")
     pod.delete()
     assert run.get_status() == "FAILED"
-    assert run.tags["job_ended"] == "TERMINATED"
-    with pytest.raises(KaggleOpsError, match="none left its log"):
+    # As one whose secret is not there does, after the pod's own end.
+    assert run.tags["job_ended"].startswith("TERMINATED: the bucket has heard nothing of it: ")
+    with pytest.raises(KaggleOpsError, match=r"none left its log.*credentials create runpod"):
         list(run.logs(follow=True))
     resumed = again(run.run_id)
     assert resumed.get_status() == "SCHEDULED"

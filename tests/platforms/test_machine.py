@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,14 @@ def test_runpod(tmp_path: Path) -> None:
         tmp_path / "workspace",
         None,
     )
+
+
+def test_when_a_session_ends_is_what_started_the_machine_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KAGGLEOPS_SESSION_ENDS", str(time.time() + 3600))
+    for environ in ({"RUNPOD_POD_ID": "abc"}, {"COLAB_RELEASE_TAG": "release"}):
+        assert at(tmp_path, **environ).describe().endswith(" · session ends in 1.0 h")
 
 
 def test_anywhere_else(tmp_path: Path) -> None:

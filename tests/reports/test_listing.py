@@ -100,6 +100,12 @@ def test_what_a_platform_says_settles_the_status() -> None:
     assert (ended["status"], ended["platform"]) == ("FAILED", "ERROR: no GPU")
 
 
+def test_why_a_job_ended_is_told_once() -> None:
+    said = "failed: no GPU"
+    told = row(state("FAILED", tags={"job_ended": said}), Platform(said, "FAILED"))
+    assert " ".join(printed([told], 120)).count(said) == 1
+
+
 def test_a_time_is_read_at_a_glance() -> None:
     assert [duration(each) for each in (12, 723, 4323)] == ["0:12", "12:03", "1:12:03"]
     assert [ago(each) for each in (59, 180, 7200, 3 * 86_400)] == ["59 s", "3 min", "2 h", "3 d"]

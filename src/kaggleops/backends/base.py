@@ -45,6 +45,7 @@ from kaggleops.launch.launcher import (
 )
 from kaggleops.launch.overrides import OVERRIDES, Overrides
 from kaggleops.launch.presenting import present
+from kaggleops.platforms.http import NotThereError
 from kaggleops.platforms.machine import user_name
 from kaggleops.tags import BACKEND, FAILURE, JOB_ENDED, SUBMITTED_TO, TO_BE_CONTINUED
 from kaggleops.tracking.session import session
@@ -95,8 +96,14 @@ class RemoteRun(SubmittedRun):
         Raises KaggleOpsError if the platform does not answer, or a tag that names the job is gone.
         """
         run = self.run
-        with self._told_by(run.data.tags) as tags:
-            state = self.backend.state(tags)
+        try:
+            with self._told_by(run.data.tags) as tags:
+                state = self.backend.state(tags)
+        except NotThereError as error:
+            if run.info.status != "SCHEDULED":
+                raise
+            hint = f"if its submit failed, kaggleops resume {self.run_id[:8]}"
+            raise NotThereError(error.doing, f"{error.problem}: {hint}") from error
         if state and state.unless_begun and run.info.status == "SCHEDULED":
             return replace(state, reason=state.unless_begun)
         return state
@@ -188,7 +195,8 @@ class RemoteRun(SubmittedRun):
 def failure_of(run: Run) -> str:
     """Return why a run failed; "" if it did not, or nobody knows."""
     tags = run.data.tags if run.info.status == "FAILED" else {}
-    return "; ".join(filter(None, (tags.get(FAILURE), tags.get(JOB_ENDED))))
+    ended = tags.get(JOB_ENDED, "").removeprefix("failed: ")  # a job of Colab's is said to have
+    return "; ".join(filter(None, (tags.get(FAILURE), ended)))
 
 
 def _has_said(run: Run) -> bool:

@@ -19,6 +19,7 @@ from kaggleops.platforms.google import GoogleKeys
 from kaggleops.platforms.keys import Content, Keys, NotThisWayError, key_in
 from kaggleops.platforms.machine import accelerator
 from kaggleops.platforms.s3 import S3Keys
+from kaggleops.session_end import time_left
 
 ROOT = "KAGGLEOPS_ROOT"
 """The environment variable for the folder under which `/kaggle`, `/content` and `/workspace` lie:
@@ -90,6 +91,8 @@ class Platform:
     def describe(self) -> str:
         """Return one line of what the machine is."""
         limit = f"{self.session_hours:g} h" if self.session_hours else "no limit known"
+        if (left := time_left()) is not None:  # who started the machine has said so
+            limit = f"ends in {left / 3600:.1f} h"
         return (
             f"{self.title} · {self.accelerator or f'no GPU, {os.cpu_count()} CPU cores'} · "
             f"Python {self.python} · {self.free_disk:.0f} GB free · session {limit}"

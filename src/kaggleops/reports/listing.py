@@ -224,6 +224,7 @@ def _of_platform(row: Mapping[str, Any]) -> str:
     said = row["platform"]
     cost = f"${row['cost_usd']:.2f}" if row["cost_usd"] else ""
     more = said if "," in said or ":" in said or said.startswith("unknown") else ""
+    more = "" if more in row["failure"] else more
     return ", ".join(filter(None, (going_on, more, cost)))
 
 

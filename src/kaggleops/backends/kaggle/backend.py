@@ -369,7 +369,7 @@ def parsed(kept: str) -> list[tuple[str, str, str]]:
 
 
 def _used(quota: Quota) -> str:
-    used = f"kaggle's {quota.total_hours:g} h of {quota.resource} are used"
+    used = f"kaggle's {quota.total_hours:g} h of {quota.resource} are used up"
     when = quota.refreshes and _in_utc(quota.refreshes)
     return used + (f" until {when.day} {when:%B %H:%M} UTC" if when else "")
 

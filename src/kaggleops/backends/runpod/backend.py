@@ -70,6 +70,9 @@ BEGINS_WITHIN = 3600.0
 """Seconds from a pod's creation by which its job has begun, however large its image: it is pulled
 in minutes, and packages are installed in minutes more."""
 
+_KEY = "is its key in a secret of RunPod's? `kaggleops credentials create runpod` makes one"
+_UNHEARD = f"the bucket has heard nothing of it: {_KEY}"
+
 _SILENCE = 3.0  # seconds without a line after which a live log has said all that it has
 _PATIENCE = 30.0  # seconds that somebody waits for the bucket
 
@@ -183,7 +186,8 @@ class RunPodBackend(Backend[RunPodConfig]):
         """Create a pod of the first offer that RunPod keeps; RefusedError if it keeps none."""
         volumes = Volumes(self._runpod, config)
         said = ""
-        for offer in self._offers(config):
+        wanted, *others = self._offers(config)
+        for offer in (wanted, *others):
             try:
                 volume = volumes.take(offer.data_center)
                 now = time.time()
@@ -202,6 +206,12 @@ class RunPodBackend(Backend[RunPodConfig]):
                 pod = replace(pod, cost=offer.price)
             offer = replace(offer, price=pod.cost or 0.0)
             if _within(config, offer):
+                if offer.gpu != wanted.gpu or offer.price > wanted.price:
+                    _log.warning(
+                        "RunPod gives %s, $%.2f an hour: at most $%.2f (%s would have been $%.2f).",
+                        *(offer, offer.price, offer.most(config.hours)),
+                        *(wanted.gpu, wanted.most(config.hours)),
+                    )
                 return pod
             self._runpod.delete_pod(pod.id)
             volumes.give_back()
@@ -237,8 +247,11 @@ class RunPodBackend(Backend[RunPodConfig]):
     def state(self, tags: Mapping[str, str]) -> JobState:
         pod = self._pod(tags)
         if pod is None:
-            # Without an id it may be on its way: somebody is creating it, or has to do it again.
-            return JobState("FAILED", "TERMINATED") if tags.get(POD) else JobState("SCHEDULED", "")
+            if tags.get(POD):
+                return JobState("FAILED", "TERMINATED", unless_begun=_UNHEARD)
+            # It may be on its way: somebody is creating it, or has to do it again.
+            again = f"if its submit failed, kaggleops resume {tags[NAME].removeprefix(PREFIX)[:8]}"
+            return JobState("SCHEDULED", "no pod yet", unless_begun=again)
         age = time.time() - pod.created if pod.created is not None else 0.0
         late = age > BEGINS_WITHIN and not pod.ended
         return JobState(
@@ -277,7 +290,8 @@ class RunPodBackend(Backend[RunPodConfig]):
         kept = job_log.kept(open_bucket(tags[BUCKET], patience=_PATIENCE), run_id)
         if kept is None:
             problem = "there is no pod, and none left its log in the bucket"
-            raise NotThereError(f"reading the log of run {run_id}", problem)
+            hint = f"One that cannot reach the bucket leaves none: {_KEY}."
+            raise NotThereError(f"reading the log of run {run_id}", problem, hint)
         yield from lines.new(kept) if pod else kept
 
     # What is no artifact, a pod leaves on its volume: there is nothing to download.
