@@ -264,6 +264,24 @@ def test_somebody_elses_credentials(outside: World, monkeypatch: pytest.MonkeyPa
         submitted_run(TRACKING, run.run_id).state()
 
 
+def test_a_process_that_goes_on_takes_credentials_that_were_renewed(
+    outside: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = backend_named("kaggle")
+    assert backend.quota()
+    user = outside.kaggle._store.users["ada"]
+    monkeypatch.setattr(user, "key", "a" * 32)
+    with pytest.raises(UsageError, match="does not accept this machine's credentials"):
+        backend.quota()
+    monkeypatch.setenv("KAGGLE_KEY", user.key)
+    assert backend.quota()
+    monkeypatch.setattr(user, "key", "")
+    for token in ("KGAT_" + "a" * 32, "KGAT_" + "b" * 32):
+        monkeypatch.setattr(user, "token", token)
+        monkeypatch.setenv("KAGGLE_API_TOKEN", token)
+        assert backend.quota()
+
+
 def test_no_secret_is_in_what_is_pushed_or_in_the_bucket(outside: World) -> None:
     run = submit(outside)
     secrets = [outside.kaggle.environment("ada")["KAGGLE_KEY"], "CANARYa1B2"]

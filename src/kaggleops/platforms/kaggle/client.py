@@ -101,14 +101,30 @@ class Client(KaggleApi):
 
         return self.quietly(doing, call)
 
-    @staticmethod
-    def quietly(doing: str, call: Callable[[], _Answer]) -> _Answer:
+    def quietly(self, doing: str, call: Callable[[], _Answer]) -> _Answer:
         """Return what a call of the client's returns, and print nothing of what it prints.
 
         Raises KaggleOpsError in one line, whatever was wrong.
         """
         with quiet(), explained(doing):
+            try:
+                return call()
+            except requests.HTTPError as error:
+                refused = error.response is not None and error.response.status_code == 401
+                if not (refused and self._signed_in_anew()):
+                    raise
             return call()
+
+    def _signed_in_anew(self) -> bool:
+        """Tell whether there are other credentials by now.
+
+        What `kaggle auth login` leaves is exchanged for a token of twelve hours when a client signs
+        in, and a watcher goes on for weeks.
+        """
+        before = dict(self.config_values)
+        with contextlib.suppress(SystemExit):
+            self.authenticate()
+        return self.config_values != before
 
     def put_dataset(
         self,
