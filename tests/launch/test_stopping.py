@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from pathlib import Path
 
 import mlflow
@@ -92,6 +93,30 @@ def test_a_half_training_is_never_finished(
     assert (ended.code == 0) == (status == "FINISHED"), ended.errors
     run = only_run(bucket)
     assert (run.info.status, run.data.metrics) == (status, {"loss": 0.5}), ended.errors
+
+
+JOB = """
+import os, signal, time
+import mlflow
+with mlflow.start_run():
+    mlflow.set_tag("submitted_to", "runpod")
+    os.kill(os.getppid(), signal.SIGTERM)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize(
+    ("left", "said"), [(-1, "its time was up"), (3600, "its machine was stopped")]
+)
+def test_a_job_that_is_told_to_end_says_why(
+    left: int, said: str, bucket: Bucket, tmp_path: Path, state_folder: Path
+) -> None:
+    script = COMMAND.format(bucket=bucket.uri, repository=repository(tmp_path, JOB))
+    environment = {"WHICH_ENDS": "yes", "KAGGLEOPS_SESSION_ENDS": str(time.time() + left)}
+    ended = Training(script, f"{bucket.uri}/mlruns", state_folder, **environment).end()
+    assert said in ended.errors
+    run = only_run(bucket)
+    assert (run.info.status, run.data.tags["job_ended"]) == ("KILLED", said)
 
 
 # Its helper has lost the shell that started it.

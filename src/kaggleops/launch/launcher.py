@@ -330,7 +330,9 @@ def _stopped(client: mlflow.MlflowClient, run_id: str) -> str:
     if CANCELLED in tags:
         return "it was cancelled"
     if SUBMITTED_TO in tags:  # there is nobody there to press Ctrl-C
-        client.set_tag(run_id, JOB_ENDED, "its machine was stopped")
+        said = "its time was up" if session_end.time_left() == 0 else "its machine was stopped"
+        client.set_tag(run_id, JOB_ENDED, said)
+        return said
     return "it was interrupted"
 
 
