@@ -11,6 +11,8 @@ from kaggleops.resources.files import Staging
 from kaggleops.resources.lock import read_lock
 from kaggleops.resources.origins import GoneError
 from kaggleops.resources.sync import compare, fetch, lock
+from tests.command import kaggleops_here
+from tests.fakes.git_server import Repository
 from tests.fakes.kaggle_server import KaggleServer
 
 from .conftest import Project
@@ -49,7 +51,8 @@ def test_every_file_comes_once(
     assert fetch(manifest, dry_run=True).size == 9001
     assert project.files() == {}
     came: list[int] = []
-    fetch(manifest, progress=came.append)
+    done = fetch(manifest, progress=came.append)
+    assert (len(done.steps), done.size, done.right) == (3, 9001, 0)
     assert project.files("data/x") == FILES
     kaggle.reset_counts()
     assert fetch(manifest).right == 3
@@ -105,6 +108,17 @@ def test_rules_that_are_not_accepted(kaggle: KaggleServer, project: Project) -> 
         fetch(manifest, ["secret"])
     with pytest.raises(GoneError, match=r"consent: .*models/bob/net/keras/base"):
         fetch(manifest, ["net"])
+
+
+def test_what_comes_to_be_locked_is_told_and_left_out_of_git(
+    kaggle: KaggleServer, project: Project
+) -> None:
+    repository = Repository(project.folder)
+    project.declare(x={"source": SOURCES["datasets"]}, y={"source": SOURCES["competitions"]})
+    assert kaggleops_here("data", "fetch", "x").output.startswith("Fetched 3 files (9")
+    assert kaggleops_here("data", "lock", "y").code == 0
+    assert project.files("data/x") == project.files("data/y") == FILES
+    assert repository.git("status", "--porcelain") == "?? config/"
 
 
 @pytest.mark.parametrize("kind", ["truncate", "reset", 503])

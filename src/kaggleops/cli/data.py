@@ -119,11 +119,16 @@ def lock_command(names: tuple[str, ...]) -> None:
       kaggleops data lock tweets
     """
     from kaggleops.resources.manifest import find_manifest
+    from kaggleops.resources.places import folder_for
     from kaggleops.resources.sync import lock
 
     manifest = find_manifest(Path.cwd())
+    came: set[Path] = set()
     with bytes_going("Locking") as (_, progress):
-        locked = lock(manifest, names, progress)
+        locked = lock(manifest, names, progress, came.add)
+    for each in manifest.named(names):
+        if any(folder_for(each, manifest) in path.parents for path in came):
+            leave_out(folder_for(each, manifest))
     chosen = {name: locked[name] for name in names or manifest.resources}
     print_json(
         **{

@@ -39,15 +39,17 @@ def lock(
     manifest: Manifest,
     names: Sequence[str] = (),
     progress: Progress = lambda size: None,
+    came: Callable[[Path], object] = lambda path: None,
 ) -> dict[str, Locked]:
     """Write to the lock what resources come to at their sources now, and return it all.
 
-    Of all resources unless `names` are given; `progress` is called with the bytes that have come.
-    Raises KaggleOpsError if a source cannot be read; what came before it is locked.
+    Of all resources unless `names` are given; `progress` is called with the bytes that have come,
+    `came` with each file that was brought, as its source tells no checksum. Raises KaggleOpsError
+    if a source cannot be read; what came before it is locked.
     """
     placed = Placed(data_root(manifest.project))
     with placed.alone():
-        return _lock(manifest, manifest.named(names), placed, progress)
+        return _lock(manifest, manifest.named(names), placed, progress, came)
 
 
 def fetch(
@@ -71,20 +73,26 @@ def fetch(
     with placed.alone():
         locked = read_lock(manifest)
         new = [each for each in resources if not is_locked(each, locked)]
+        came: set[Path] = set()
         if dry_run:
             for each in new:  # as far as its source says it
                 origin = origin_of(each, manifest.project)
                 files = transfer.of_each(origin.detail, origin.list(each.files))
                 locked[each.name] = Locked(each.asked, "", tuple(files))
         elif new:
-            locked |= _lock(manifest, new, placed, progress)
+            locked |= _lock(manifest, new, placed, progress, came.add)
         found = {
             each.name: mounted_at(each, locked[each.name], manifest, placed) for each in resources
         }
         mounted = {name: path for name, path in found.items() if path}
         wanted = [each for each in resources if each.name not in mounted]
         steps = [step for each in wanted for step in _steps(each, locked, manifest, placed)]
-        total = sum(len(locked[each.name].files) for each in wanted)
+        files = [(each, file) for each in wanted for file in locked[each.name].files]
+        brought = [
+            transfer.Step(each, file, path, "missing")
+            for each, file in files
+            if (path := folder_for(each, manifest) / file.name) in came
+        ]
         if not (force or dry_run):
             transfer.refuse_changed(steps)
         begin(sum(max(0, step.file.size) for step in steps))
@@ -94,7 +102,7 @@ def fetch(
                 origin = origin_of(manifest[name], manifest.project, locked[name].origin)
                 transfer.fetch_from(origin, list(some), placed, progress)
         placed.save()
-    return Fetched(steps, total - len(steps), mounted)
+    return Fetched([*brought, *steps], len(files) - len(brought) - len(steps), mounted)
 
 
 def _steps(
@@ -113,6 +121,7 @@ def _lock(
     resources: Sequence[Resource],
     placed: Placed,
     progress: Progress,
+    came: Callable[[Path], object],
 ) -> dict[str, Locked]:
     locked = read_lock(manifest)
     for resource in resources:
@@ -123,7 +132,7 @@ def _lock(
         before = {file.name: file for file in earlier}
 
         def known(file: File) -> File:
-            return _known(file, before.get(file.name), origin, staging, placed, progress)  # noqa: B023 - not later
+            return _known(file, before.get(file.name), origin, staging, placed, progress, came)  # noqa: B023 - not later
 
         try:
             with full_disk_leaves_nothing(staging):
@@ -143,6 +152,7 @@ def _known(
     staging: Staging,
     placed: Placed,
     progress: Progress,
+    came: Callable[[Path], object],
 ) -> File:
     """Return a file with its size and checksum; if only its bytes tell them, put it in its place.
 
@@ -167,6 +177,7 @@ def _known(
     known = transfer.read_whole(origin, file, staging, progress)
     if not path.exists() or placed.is_ours(path):
         placed.right(staging.place(file, staging.part(file)), known.checksum)
+        came(path)
     else:
         staging.part(file).unlink()
     return known
