@@ -1,6 +1,7 @@
 """Which backends there are, which of them has a run, and how a run that ended goes on."""
 
 import functools
+import logging
 import re
 import time
 from importlib.metadata import EntryPoints, entry_points
@@ -26,6 +27,7 @@ from kaggleops.launch.checkout import refuse_data_from_here
 from kaggleops.launch.launcher import refuse_uncommitted, temporary_folder
 from kaggleops.mlruns import run as entity_of
 from kaggleops.mlruns.liveness import LOST, run_state
+from kaggleops.platforms.http import NotThereError
 from kaggleops.tags import (
     CANCELLED,
     FAILURE,
@@ -37,6 +39,8 @@ from kaggleops.tags import (
 )
 from kaggleops.tracking.session import session
 from kaggleops.tracking.store import BucketTrackingStore
+
+_log = logging.getLogger("kaggleops")
 
 
 @functools.cache
@@ -74,14 +78,22 @@ def download(tracking_uri: str, run_id: str, folder: Path | None = None) -> tupl
     """Bring what a run has left, wherever it ran, and return the folder that has it.
 
     By default that is `results/NAME-ID`, NAME being the run's and ID the first digits of its id.
-    Raises UsageError if there is no such run, KaggleOpsError if its platform's files cannot be had.
+    Raises UsageError if there is no such run. Where its platform's files cannot be had, a problem
+    says so.
     """
     run = _run(tracking_uri, run_id, f"downloading run {run_id}")
     name = re.sub(r"[^\w.-]+", "-", run.info.run_name or "run").strip(".-")
     folder = folder or Path("results", f"{name}-{run_id[:8]}")
     done = download_artifacts(mlflow.MlflowClient(tracking_uri), run_id, folder)
     if backend := run.data.tags.get(SUBMITTED_TO):
-        left = RemoteRun(backend_named(backend), tracking_uri, run_id).download(folder / "output")
+        job = RemoteRun(backend_named(backend), tracking_uri, run_id)
+        try:
+            left = job.download(folder / "output")
+        except NotThereError as error:  # somebody cleaned up, or it is another user's
+            _log.warning("Of its job nothing is downloaded: %s.", error.problem)
+            left = Downloaded()
+        except KaggleOpsError as error:  # its artifacts are here all the same
+            left = Downloaded(problems=[str(error)])
         done = Downloaded([*done.files, *left.files], [*done.problems, *left.problems])
     return folder, done
 

@@ -82,7 +82,8 @@ def as_named(text: str) -> str:
     context = click.get_current_context(silent=True)
     for run_id, word in (context.meta.get(_NAMED, {}) if context else {}).items():
         escaped = word.replace("\\", r"\\")
-        text = re.sub(rf"(?<![\w/]){run_id}(?![\w/])", escaped, text)
+        # Behind a hyphen it is part of a name: that of its notebook, its pod, its container.
+        text = re.sub(rf"(?<![\w/-]){run_id}(?![\w/])", escaped, text)
     return text
 
 
