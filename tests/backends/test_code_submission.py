@@ -338,5 +338,5 @@ def test_what_kaggle_refuses(lab: Lab) -> None:
     assert lab.submit().code == 0
     lab.commit(other_py="")
     said = lab.submit("--version", "HEAD").error
-    assert "all 1 of today are used. The next is free at 00:00 UTC" in said
+    assert "today's limit of 1 is reached. The next is free at 00:00 UTC" in said
     assert len(lab.competition.submissions) == 1

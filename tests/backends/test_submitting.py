@@ -111,6 +111,14 @@ def test_the_same_file_is_not_submitted_twice(
     assert len(tweets.submissions) == 1
 
 
+def test_the_command_draws_no_bar_for_one_file(
+    kaggle: KaggleServer, tweets: Competition, lab: Lab
+) -> None:
+    lab.predicts(GOOD)
+    done = kaggleops_here("submit", lab.run, "--bucket", lab.uri, "--competition", "tweets")
+    assert (done.code, "Downloading" in done.errors) == (0, False)
+
+
 def test_one_over_the_daily_limit_is_told_when(
     kaggle: KaggleServer, tweets: Competition, lab: Lab, tmp_path: Path
 ) -> None:
@@ -119,7 +127,7 @@ def test_one_over_the_daily_limit_is_told_when(
         file.write_text(f"{SAMPLE}\n" * 1 + "\n" * number)
         lab.submitter().submit(file, "")
     file.write_text(GOOD)
-    said = r"all 2 of today are used. The next is free at 00:00 UTC\."
+    said = r"today's limit of 2 is reached. The next is free at 00:00 UTC\."
     with pytest.raises(KaggleOpsError, match=said):
         lab.submitter().submit(file, "")
     assert len(tweets.submissions) == 2

@@ -99,10 +99,10 @@ def test_a_session_that_nobody_here_has_is_not_free() -> None:
 
 
 def test_it_waits_for_a_refresh_rather_than_spend() -> None:
-    used = kaggle(0, problem="kaggle's 30 h of GPU are used until 5 December 00:00 UTC")
+    used = kaggle(0, problem="kaggle's 30 h of GPU are used up until 5 December 00:00 UTC")
     (one,) = place(jobs(1), [used, runpod()], [], FIVE, NOW)
     assert one.offer is None
-    assert "used until 5 December 00:00 UTC; it waits rather than pay" in one.why
+    assert "used up until 5 December 00:00 UTC; it waits rather than pay" in one.why
     # But not for the refresh after that one: ten jobs of 3 h use the next quota up.
     decisions = place(jobs(12, 3.0), [used, runpod()], [], Budget(10.0), NOW)
     assert where(decisions) == [""] * 10 + ["runpod"] * 2
@@ -149,9 +149,12 @@ def test_no_more_is_spent_than_the_budget() -> None:
 @pytest.mark.parametrize(
     ("budget", "said"),
     [
-        (Budget(), "runpod would cost $1.60, and there is no budget"),
-        (Budget(1.5), "runpod would cost $1.60, over the budget of $1.50"),
-        (Budget(5.0, 4.0, 0.2), "runpod would cost $1.60, over the $0.80 left of the budget"),
+        (Budget(), "NVIDIA L4 on runpod would cost $1.60, and there is no budget"),
+        (Budget(1.5), "NVIDIA L4 on runpod would cost $1.60, over the budget of $1.50"),
+        (
+            Budget(5.0, 4.0, 0.2),
+            "NVIDIA L4 on runpod would cost $1.60, over the $0.80 left of the budget",
+        ),
     ],
 )
 def test_a_budget_that_is_too_small_is_told_once(budget: Budget, said: str) -> None:

@@ -271,7 +271,8 @@ class _Plan:
         return _Chance(number, offer, min(leg, hours or leg), hours, cost)
 
     def _too_dear(self, offer: "Offer", hours: float) -> str:
-        cost = f"{offer.backend} would cost ${offer.price * (hours + offer.ending_hours):.2f}"
+        what = f"{offer.accelerator} on " if offer.accelerator else ""
+        cost = f"{what}{offer.backend} would cost ${offer.price * (hours + offer.ending_hours):.2f}"
         if self._limit is None:
             return f"{cost}, and there is no budget"
         if self._money + _ROUNDING < self._limit:

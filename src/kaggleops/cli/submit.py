@@ -1,6 +1,7 @@
 """`kaggleops submit` and `kaggleops submissions`: what runs predict, at competitions of Kaggle."""
 
 import json
+import os
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -83,6 +84,7 @@ def submit_command(
     for name, value in {"--file": file, "--scores": scores}.items():
         if code and value:
             raise UsageError("submitting", f"--code and {name} exclude each other")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # of one small file
     steps: dict[str, str] = {}
 
     def say(name: str, text: str) -> None:

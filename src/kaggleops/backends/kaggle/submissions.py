@@ -130,7 +130,7 @@ class Submissions:
             return
         if limits.limited_by_total:
             raise KaggleOpsError(doing, f"all {limits.num_total} submissions are used up")
-        problem = f"all {limits.num_today} of today are used"
+        problem = f"today's limit of {limits.num_today} is reached"
         raise KaggleOpsError(doing, problem, "The next is free at 00:00 UTC.")
 
     def _limits(self, doing: str) -> Any:
