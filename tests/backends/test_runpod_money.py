@@ -104,6 +104,15 @@ def test_the_commands_say_what_it_costs(
     assert (row["status"], row["price_per_hour"], row["platform"]) == ("KILLED", None, "")
 
 
+def test_the_doctor_says_how_many_pods_there_are(outside: World, runpod: RunPodServer) -> None:
+    backend, said = backend_named("runpod"), []
+    config = backend.read_config({}, "a test")
+    for _ in range(2):
+        submit(outside)
+        said += [each.said for each in backend.examine(config)]
+    assert said == ["the API key is good; 1 pod is there", "the API key is good; 2 pods are there"]
+
+
 def test_what_is_over_is_reaped(outside: World, runpod: RunPodServer) -> None:
     at_work, ended, late = (submit(outside) for _ in range(3))
     elsewhere = submit(outside)

@@ -56,6 +56,7 @@ from kaggleops.bucket import open_bucket
 from kaggleops.bucket.location import bucket_uri
 from kaggleops.errors import KaggleOpsError, UsageError, explained
 from kaggleops.platforms.http import READ, NoAnswerError, NotThereError
+from kaggleops.printable import counted
 from kaggleops.tags import KEPT_UNTIL, PRICE
 
 _log = logging.getLogger("kaggleops")
@@ -305,7 +306,8 @@ class RunPodBackend(Backend[RunPodConfig]):
         pods = len(client.pods())
         # Each costs money for as long as it is there.
         verdict: Verdict = "warning" if pods else "ok"
-        yield self._found(verdict, f"the API key is good; {pods} pods are there", "kaggleops reap")
+        are = f"{counted(pods, 'pod')} {'is' if pods == 1 else 'are'} there"
+        yield self._found(verdict, f"the API key is good; {are}", "kaggleops reap")
 
     def prices(self) -> list[Price]:
         catalogue = self._runpod.gpus("SECURE", 1, "")
