@@ -126,9 +126,9 @@ def lock_command(names: tuple[str, ...]) -> None:
     came: set[Path] = set()
     with bytes_going("Locking") as (_, progress):
         locked = lock(manifest, names, progress, came.add)
-    for each in manifest.named(names):
-        if any(folder_for(each, manifest) in path.parents for path in came):
-            leave_out(folder_for(each, manifest))
+    for folder in {folder_for(resource, manifest) for resource in manifest.named(names)}:
+        if any(folder in path.parents for path in came):
+            leave_out(folder)
     chosen = {name: locked[name] for name in names or manifest.resources}
     print_json(
         **{

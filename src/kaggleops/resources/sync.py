@@ -87,10 +87,10 @@ def fetch(
         mounted = {name: path for name, path in found.items() if path}
         wanted = [each for each in resources if each.name not in mounted]
         steps = [step for each in wanted for step in _steps(each, locked, manifest, placed)]
-        files = [(each, file) for each in wanted for file in locked[each.name].files]
+        all_files = [(each, file) for each in wanted for file in locked[each.name].files]
         brought = [
             transfer.Step(each, file, path, "missing")
-            for each, file in files
+            for each, file in all_files
             if (path := folder_for(each, manifest) / file.name) in came
         ]
         if not (force or dry_run):
@@ -102,7 +102,7 @@ def fetch(
                 origin = origin_of(manifest[name], manifest.project, locked[name].origin)
                 transfer.fetch_from(origin, list(some), placed, progress)
         placed.save()
-    return Fetched([*brought, *steps], len(files) - len(brought) - len(steps), mounted)
+    return Fetched([*brought, *steps], len(all_files) - len(brought) - len(steps), mounted)
 
 
 def _steps(
