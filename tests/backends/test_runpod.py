@@ -143,6 +143,27 @@ def test_a_pod_that_is_dearer_than_announced_is_told(
     assert "$1.20 an hour: at most $7.44" in caplog.messages[-1]
 
 
+def test_a_pod_that_is_too_dear_and_stays_is_told_and_never_taken(
+    outside: World, runpod: RunPodServer
+) -> None:
+    before = runs(outside)
+    runpod.dearer = 3
+    runpod.fail(503, times=None, op="deletePod")
+    fields: dict[str, Any] = {"gpus": ["NVIDIA L4"], "budget": 3.0}
+    with pytest.raises(KaggleOpsError) as told:
+        submit(outside, **fields)
+    run_id, (dear,) = newest(outside, before), runpod.alive
+    said = str(told.value)
+    assert f"deleting pod {dear.id}: it costs $1.20 an hour, more than the budget" in said
+    assert "is still there (RunPod has a fault (503))" in said
+    assert f"To end it: kaggleops cancel {run_id}, and kaggleops reap" in said
+    with pytest.raises(KaggleOpsError, match=r"more than the budget allows, and is still there"):
+        again(run_id, **fields)
+    runpod.heal()
+    again(run_id, **fields)
+    assert [(pod.id == dear.id, pod.price) for pod in runpod.alive] == [(False, 0.4)]
+
+
 @pytest.mark.parametrize(
     ("trouble", "problem", "tries"),
     [

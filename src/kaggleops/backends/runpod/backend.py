@@ -173,6 +173,9 @@ class RunPodBackend(Backend[RunPodConfig]):
         for each in there:
             if each.ended and each.id:  # this is another attempt
                 self._runpod.delete_pod(each.id)
+            elif _waits(each) and not _within(config, Offer("", "", each.cost or 0.0)):
+                self._delete_too_dear(each)  # as was tried when it was made
+                there = [pod for pod in there if pod is not each]
         alive = [each for each in there if not each.ended]
         pod = alive[0] if alive else self._created(tags[NAME], notebook, config)
         known = {POD: pod.id}
@@ -214,11 +217,22 @@ class RunPodBackend(Backend[RunPodConfig]):
                         *(wanted.gpu, wanted.most(config.hours)),
                     )
                 return pod
-            self._runpod.delete_pod(pod.id)
+            self._delete_too_dear(pod)
             volumes.give_back()
             said = f"{offer}: it costs ${offer.price:.2f} an hour, more than the budget allows"
         hint = "`kaggleops quota -b runpod` shows what is free."
         raise RefusedError(f"creating the pod {name}", f"RunPod has no machine ({said})", hint)
+
+    def _delete_too_dear(self, pod: Pod) -> None:
+        try:
+            self._runpod.delete_pod(pod.id)
+        except KaggleOpsError as error:
+            problem = (
+                f"it costs ${pod.cost or 0.0:.2f} an hour, more than the budget allows, "
+                f"and is still there ({error.problem})"
+            )
+            hint = f"To end it: kaggleops cancel {pod.run_id}, and kaggleops reap -b runpod."
+            raise type(error)(f"deleting pod {pod.id}", problem, hint) from error
 
     def _create(self, name: str, body: Mapping[str, Any]) -> Pod:
         try:
@@ -353,6 +367,10 @@ class RunPodBackend(Backend[RunPodConfig]):
 
 def _within(config: RunPodConfig, offer: Offer) -> bool:
     return config.budget is None or offer.most(config.hours) <= config.budget
+
+
+def _waits(pod: Pod) -> bool:
+    return _STATUSES.get(pod.status) == "SCHEDULED"
 
 
 def _why_over(pod: Pod, tracking_uri: str, now: float) -> str:
