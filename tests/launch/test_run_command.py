@@ -75,7 +75,7 @@ def test_the_table_for_people(toy: Repository, tmp_path: Path) -> None:
     assert done.code == 0, done.errors
     sha = toy.git("rev-parse", "HEAD")
     assert f"{sha[:10]}  Log many metrics" in done.errors
-    assert "not in it" not in done.errors
+    assert "changed here" not in done.errors
     lines = {line.split()[0]: line for line in done.output.splitlines() if line.strip()}
     assert lines["Commit"].split()[1] == sha
     assert f"https://github.com/ada/toy/commit/{sha}" in done.output.split()
@@ -104,6 +104,7 @@ def test_uncommitted_changes_are_refused_unless_they_are_allowed(
     assert not (tmp_path / "bucket").exists()
 
     allowed = kaggleops_here(*options, "--uncommitted", "--allow-secrets", cwd=toy.folder)
+    assert "new or changed here; that runs too, as a patch" in allowed.errors
     artifacts = allowed.json["artifacts"]
     assert mlflow.artifacts.load_text(f"{artifacts}/version.txt") == "third, not committed"
     patch = mlflow.artifacts.load_text(f"{artifacts}/uncommitted.patch")
@@ -137,7 +138,9 @@ def test_a_version_runs_without_touching_the_working_tree(
         "run", "--bucket", tmp_path / "bucket", "--version", version, "--json", cwd=toy.folder
     )
     assert mlflow.artifacts.load_text(f"{done.json['artifacts']}/version.txt") == content
-    assert ("version.txt is not in it, and not run" in done.errors) == (version == "HEAD")
+    assert ("version.txt is new or changed here; that does not run" in done.errors) == (
+        version == "HEAD"
+    )
     client = mlflow.MlflowClient(f"bucket+file://{tmp_path}/bucket/mlruns")
     assert "uncommitted" not in client.get_run(done.json["run_id"]).data.tags
     assert (toy.folder / "version.txt").read_text() == "third, not committed"

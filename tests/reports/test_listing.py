@@ -71,6 +71,13 @@ def test_what_was_set_is_told(tags: dict[str, str], params: dict[str, str], said
     assert row(state(tags=tags, params=params))["settings"] == said
 
 
+def test_a_metric_that_is_shortened_shows_it() -> None:
+    both = [row(state(metrics={"best_val_acc": 0.5})), row(state(metrics={"f1": 0.25}))]
+    said = "\n".join(printed(both, 200))
+    assert "best_val_… 0.5" in said
+    assert "f1 0.25" in said
+
+
 def test_a_run_of_uncommitted_changes_is_not_shown_as_its_commits() -> None:
     tags = COMMIT | {"settings": "lr=3", "uncommitted": "see uncommitted.patch"}
     changed, plain = row(state(tags=tags)), row(state(tags=COMMIT))

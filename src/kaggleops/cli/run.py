@@ -270,9 +270,9 @@ def check_uncommitted(commit: "Commit", version: str | None, allowed: bool | Non
         return
     if allowed:
         kept = "as a patch that is kept with the run"
-        said = f"        {commit.changes} not in it, but run too, {kept}."
+        said = f"        {commit.changes} new or changed here; that runs too, {kept}."
     elif version:
-        said = f"        {commit.changes} not in it, and not run."
+        said = f"        {commit.changes} new or changed here; that does not run."
     else:
         too = "" if allowed is None else "--uncommitted to run them too, or "
         raise UsageError(

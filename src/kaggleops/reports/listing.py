@@ -162,7 +162,7 @@ def table(
     wide = width is None or width >= _WIDE
     metrics = {row["score"]["metric"] for row in rows if row["score"]}
     shared = metrics.pop() if len(metrics) == 1 else ""
-    title = shared if wide or len(shared) <= _LONGEST_TITLE else f"{shared[: _LONGEST_TITLE - 1]}…"
+    title = shared if wide else _shortened(shared)
     head = ["Run", "Status", "Time", title or "Score", "Where", "Commit", "What"]
     names = Counter(row["name"] for row in rows)
     # Of a name that stands without its run's id: it can be typed.
@@ -215,7 +215,11 @@ def _score_cell(score: Mapping[str, Any] | None, shared: str) -> str:
     if score is None:
         return ""
     value = f"{score['value']:.4g}"
-    return value if shared else f"{score['metric'][:_LONGEST_TITLE]} {value}"
+    return value if shared else f"{_shortened(score['metric'])} {value}"
+
+
+def _shortened(metric: str) -> str:
+    return metric if len(metric) <= _LONGEST_TITLE else f"{metric[: _LONGEST_TITLE - 1]}…"
 
 
 def _of_platform(row: Mapping[str, Any]) -> str:
