@@ -374,3 +374,25 @@ def test_what_the_index_does_not_know_is_not_answered_with_nothing(
         with pytest.raises(MlflowException, match=f"does not know their {what}") as refused:
             search()
         assert refused.value.get_http_status_code() == 400
+
+
+@pytest.mark.parametrize("bucket", ["directory"], indirect=True)
+def test_assessments_have_the_times_at_which_they_were_made_and_their_order(
+    ours: Server, stock: Server
+) -> None:
+    for server in (ours, stock):
+        place = prepared(server)._with_ids(trace())["trace"]["trace_info"]["trace_location"]
+        made = [
+            server.ask(POST, f"{TRACES}/tr-1/assessments", **assessment(assessment_name=name))
+            for name in ("c", "a", "d", "b")
+        ]
+        (found,) = server.ask(POST, f"{TRACES}/search", locations=[place]).content["traces"]
+        expected, seen = (
+            {
+                each["assessment_name"]: (each["create_time"], each["last_update_time"])
+                for each in of
+            }
+            for of in ([answer.content["assessment"] for answer in made], found["assessments"])
+        )
+        assert seen == expected
+        assert list(seen.values()) == sorted(seen.values())

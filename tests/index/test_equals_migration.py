@@ -1,6 +1,7 @@
 """Every table is what `mlflow migrate-filestore` makes of the same bucket unpacked."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,6 +28,9 @@ def test_every_table_equals_the_migrations(bucket: Bucket, tmp_path: Path) -> No
     assert ours.keys() == theirs.keys()
     assert ours.pop("metrics") == []  # they stay in the bucket: test_points.py
     assert theirs.pop("metrics")
+    # Their times the command does not find: test_answers.py.
+    for rows in (ours["assessments"], theirs["assessments"]):
+        rows[:] = [_without_times(row) for row in rows]
     for name, rows in theirs.items():
         assert ours[name] == rows, name
     filled = {name for name, rows in theirs.items() if rows}
@@ -54,3 +58,8 @@ def test_every_table_equals_the_migrations(bucket: Bucket, tmp_path: Path) -> No
         "trace_request_metadata",
         "trace_tags",
     }
+
+
+def _without_times(row: Any) -> Any:
+    times = ("created_timestamp", "last_updated_timestamp")
+    return tuple(cell for cell in row if cell[0] not in times)

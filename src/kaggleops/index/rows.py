@@ -7,6 +7,7 @@ lose something:
   a point that was logged twice.
 - Values keep their line ends; the command turns CR LF into LF.
 - A creation time that nobody wrote down stays unknown; the command puts the present there.
+- An assessment has the times that its file says; the command looks for other names, and finds none.
 - Ids that the command draws at random are derived from the entity (tables.py).
 """
 
@@ -298,18 +299,26 @@ def _trace(entity: Entity) -> Rows:
             for item in metadata.items()
             if item[0] not in trace_analytics.PROMOTED_TRACE_METADATA_KEYS
         ],
-        t.ASSESSMENTS: list(_assessments(entity, home, at, folders["assessments"])),
+        # As in MLflow's own tables: the one that was written first comes first.
+        t.ASSESSMENTS: sorted(
+            _assessments(entity, home, at, folders["assessments"]),
+            key=lambda row: t.ASSESSMENTS.named(row)["created_timestamp"],
+        ),
     }
 
 
 def _time_ms(meta: Mapping[str, Any]) -> int:
     if (at := meta.get("timestamp_ms")) is not None:
         return int(at)
-    requested = meta.get("request_time")
-    if isinstance(requested, int):
-        return requested
+    return _moment_ms(meta.get("request_time"))
+
+
+def _moment_ms(told: object) -> int:
+    """Return a time that is written as a number of milliseconds or as a text; 0 if as neither."""
+    if isinstance(told, int):
+        return told
     try:
-        moment = datetime.fromisoformat(str(requested).replace("Z", "+00:00"))
+        moment = datetime.fromisoformat(str(told).replace("Z", "+00:00"))
     except ValueError:
         return 0
     return int(moment.replace(tzinfo=moment.tzinfo or UTC).timestamp() * 1000)
@@ -331,7 +340,10 @@ def _assessments(entity: Entity, home: int, trace_at: int, files: Files) -> Iter
             value = json.loads(serialized["value"])
         error = content.get("error") if kind == "feedback" else None
         source = meta.get("source", {})
-        created = meta.get("create_time_ms", 0)
+        created, updated = (
+            meta.get(f"{name}_ms") or _moment_ms(meta.get(name))
+            for name in ("create_time", "last_update_time")
+        )
         aggregate, is_number = assessment_aggregate(value)
         row = t.ASSESSMENTS.row(
             meta,
@@ -345,7 +357,7 @@ def _assessments(entity: Entity, home: int, trace_at: int, files: Files) -> Iter
             value=json.dumps(value),
             error=json.dumps(error) if error else None,
             created_timestamp=created,
-            last_updated_timestamp=meta.get("last_update_time_ms", created),
+            last_updated_timestamp=updated or created,
             source_type=source.get("source_type", "CODE"),
             source_id=source.get("source_id"),
             valid=meta.get("valid", True),
