@@ -188,6 +188,8 @@ def test_a_push_that_never_arrived_goes_on_when_it_is_resumed(outside: World) ->
     said = f"if its submit failed, kaggleops resume {run_id[:8]}"
     with pytest.raises(KaggleOpsError, match=said):
         submitted_run(TRACKING, run_id).state()
+    with pytest.raises(KaggleOpsError, match=said):
+        list(submitted_run(TRACKING, run_id).logs())
     assert str(again(run_id).state()) == "QUEUED"
     assert outside.kaggle.count("SaveKernel") == 2
 

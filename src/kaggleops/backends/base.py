@@ -96,14 +96,8 @@ class RemoteRun(SubmittedRun):
         Raises KaggleOpsError if the platform does not answer, or a tag that names the job is gone.
         """
         run = self.run
-        try:
-            with self._told_by(run.data.tags) as tags:
-                state = self.backend.state(tags)
-        except NotThereError as error:
-            if run.info.status != "SCHEDULED":
-                raise
-            hint = f"if its submit failed, kaggleops resume {self.run_id[:8]}"
-            raise NotThereError(error.doing, f"{error.problem}: {hint}") from error
+        with self._told_by(run.data.tags) as tags:
+            state = self.backend.state(tags)
         if state and state.unless_begun and run.info.status == "SCHEDULED":
             return replace(state, reason=state.unless_begun)
         return state
@@ -183,13 +177,18 @@ class RemoteRun(SubmittedRun):
 
     @contextmanager
     def _told_by(self, tags: Mapping[str, str] | None = None) -> Iterator[Mapping[str, str]]:
-        """Yield its tags; one that names its job may be deleted by anybody."""
+        """Yield its tags. One that names its job may be deleted by anybody, and name none yet."""
         try:
             told = self.tags if tags is None else tags
             yield {**told, BUCKET: bucket_uri(self.tracking_uri)}
         except KeyError as error:
             doing = f"looking for the job of run {self.run_id}"
             raise KaggleOpsError(doing, f"it has no tag {error} any more") from error
+        except NotThereError as error:
+            if self.run.info.status != "SCHEDULED":
+                raise
+            again = f"if its submit failed, kaggleops resume {self.run_id[:8]}"
+            raise NotThereError(error.doing, f"{error.problem}: {again}", error.hint) from error
 
 
 def failure_of(run: Run) -> str:
