@@ -328,4 +328,5 @@ def _refuse_shared_destinations(resources: Iterable[Resource], doing: str) -> No
     for outer, inner in pairwise(ordered):
         if f"{inner.destination}/".startswith(f"{outer.destination}/"):
             problem = f"{inner.name}'s destination {inner.destination} is, or is in, {outer.name}'s"
-            raise UsageError(doing, problem, "Give each a folder of its own.")
+            hint = "Give each a folder of its own, with `destination` or `data add --destination`."
+            raise UsageError(doing, problem, hint)
