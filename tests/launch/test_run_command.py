@@ -264,6 +264,11 @@ mlflow.log_metric("score", 0.8)
     assert "it was deleted while it ran. Restored in the UI, run " in done.error
     run_id = done.error.partition("UI, run ")[2].split()[0]
     client = mlflow.MlflowClient(f"bucket+file://{tmp_path}/bucket/mlruns")
+    before = client.get_run(run_id).to_dictionary()
+    options = ("resume", run_id, "-b", "local", "--bucket", tmp_path / "bucket")
+    refused = kaggleops_here(*options, cwd=toy.folder)
+    assert refused.error.endswith("it was deleted. Restore it in the UI first.")
+    assert client.get_run(run_id).to_dictionary() == before
     client.restore_run(run_id)
     assert client.get_run(run_id).data.metrics == {"score": 0.7}
     assert [each.path for each in client.list_artifacts(run_id, "results")] == ["results/model.txt"]

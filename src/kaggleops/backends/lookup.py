@@ -24,7 +24,7 @@ from kaggleops.git.commits import Commit, has_commit
 from kaggleops.git.project_files import write_project_files
 from kaggleops.launch import legs
 from kaggleops.launch.checkout import refuse_data_from_here
-from kaggleops.launch.launcher import refuse_uncommitted, temporary_folder
+from kaggleops.launch.launcher import refuse_to_go_on, temporary_folder
 from kaggleops.mlruns import run as entity_of
 from kaggleops.mlruns.liveness import LOST, run_state
 from kaggleops.platforms.http import NotThereError
@@ -117,7 +117,7 @@ def resume(
     tags = run.data.tags
     if MLFLOW_GIT_COMMIT not in tags:
         raise UsageError(doing, "it is pinned to no commit")
-    refuse_uncommitted(run, doing)
+    refuse_to_go_on(run, doing)
     _refuse_unless_it_stands_still(backend, tracking_uri, run, doing)
     commit = Commit(
         repository=repository.absolute(),

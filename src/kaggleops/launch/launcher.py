@@ -222,8 +222,10 @@ def launch_in(
                 left.keep(run, again=bool(going_on))
 
 
-def refuse_uncommitted(run: Run, doing: str) -> None:
-    """Raise UsageError for a run that cannot go on: its code is more than its commit."""
+def refuse_to_go_on(run: Run, doing: str) -> None:
+    """Raise UsageError for a run that is deleted, or whose code is more than its commit."""
+    if run.info.lifecycle_stage == LifecycleStage.DELETED:
+        raise UsageError(doing, "it was deleted", "Restore it in the UI first.")
     if UNCOMMITTED in run.data.tags:
         hint = f"Apply its artifact {PATCH}, commit, and run that."
         raise UsageError(doing, "it ran uncommitted changes, which no commit has", hint)
@@ -232,7 +234,7 @@ def refuse_uncommitted(run: Run, doing: str) -> None:
 def _to_go_on_with(run_id: str) -> Run:
     run = mlflow.MlflowClient().get_run(run_id)
     doing = f"resuming run {run_id}"
-    refuse_uncommitted(run, doing)
+    refuse_to_go_on(run, doing)
     if run.info.status == "FINISHED":  # what it has left would be replaced
         raise UsageError(doing, "it has finished", "Run its commit anew, without its id.")
     # Somebody cancelled it while it waited for a machine; this is that machine, too late.
