@@ -349,6 +349,28 @@ def test_a_signal_that_comes_as_a_run_ends_ends_the_process_after_it(
     assert (run.info.status, run.data.metrics) == ("FINISHED", {"loss": 1.0})
 
 
+AS_A_RUN_BEGINS = """
+signal.alarm(60)
+def end(frame, event, _):
+    if event == "call" and frame.f_code.co_name == "_send_now":
+        sys.setprofile(None)
+        os.kill(os.getpid(), signal.{how})
+sys.setprofile(end)
+mlflow.start_run()
+wait()
+"""
+
+
+@ON_GCS_ALONE
+@pytest.mark.parametrize("how", ["SIGTERM", "SIGINT"])
+def test_a_run_that_a_signal_ends_as_it_begins_is_killed(
+    how: str, tracking_uri: str, state_folder: Path, machines: Machines
+) -> None:
+    ended = train(AS_A_RUN_BEGINS.replace("{how}", how), tracking_uri, state_folder)
+    assert ended.code in (128 + signal.SIGTERM, -signal.SIGINT), ended.errors
+    assert only_run(machines()).info.status == "KILLED"
+
+
 # Where the end that a signal asks for gets no further.
 SWALLOWED = {
     # Importing a module calls such ones.

@@ -180,7 +180,11 @@ class RunStore(ExperimentStore):
         self._session.run_begins(new)
         if not is_project:
             self._session.claim(new, self.update_run_info)  # else its entry point's process
-        self._send_now(*needed)  # another process, a project's entry point say, may wait for it
+        try:
+            self._send_now(*needed)  # another process, a project's entry point say, may wait for it
+        except (SystemExit, KeyboardInterrupt):  # then nobody gets to know of it, who would end it
+            self.update_run_info(new.name, RunStatus.KILLED, now_ms(), None)
+            raise
         for listener in listeners:
             listener(created.info.run_id, self.log_inputs)
         return created
