@@ -24,6 +24,8 @@ def machines(tracking_uri: str) -> Iterator[Callable[[], BucketTrackingStore]]:
     sessions: list[session_module.Session] = []
 
     def machine() -> BucketTrackingStore:
+        # Also those of a command that ran in here: theirs would push what a later test looks for.
+        sessions.extend(session_module._sessions.values())
         session_module._sessions.clear()
         store = BucketTrackingStore(tracking_uri)
         sessions.append(store._session)
