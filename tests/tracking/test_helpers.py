@@ -1,15 +1,19 @@
 """A training's helpers may begin its run once more, and end however they do: it goes on."""
 
+import fcntl
 import os
 import select
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import FrameType
 
 import pytest
+from mlflow.entities import RunStatus
 
 from kaggleops.bucket import Bucket
+from kaggleops.tracking import ownership
 from tests.command import kaggleops_here
 
 from .processes import Training, train
@@ -296,6 +300,31 @@ def test_a_run_that_was_created_for_another_process_ends_with_that(
     else:
         assert ended.code == 0, ended.errors
     assert only_run(machines()).info.status == status
+
+
+OWNER = """
+from kaggleops.tracking import ownership
+ownership.claim("gs://our-bucket", "a-run")
+say("claimed")
+sys.stdin.readline()
+ownership.release("gs://our-bucket", "a-run")
+say("released")
+"""
+
+
+def test_no_word_is_left_to_an_owner_that_ends_meanwhile(state_folder: Path) -> None:
+    owner = Training(OWNER, "gs://our-bucket/mlruns", state_folder)
+    owner.until("claimed")
+
+    def end(frame: FrameType, event: str, called: object) -> None:
+        if event == "c_exception" and called is fcntl.flock:  # the lock is the owner's
+            sys.setprofile(None)
+            owner.tell("end")
+            owner.until("released")
+
+    sys.setprofile(end)
+    assert not ownership.leave_word("gs://our-bucket", "a-run", RunStatus.FINISHED, 1)
+    assert owner.end().code == 0
 
 
 # One that comes just as the main thread begins to wait: here another thread takes it meanwhile.

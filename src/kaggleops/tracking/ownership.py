@@ -18,6 +18,8 @@ from kaggleops.platforms.folders import private_folder, state_folder
 
 _held: dict[Path, int] = {}
 
+_LONGEST = 100  # bytes of a status and a time: always as many, so that none is read in half
+
 
 def _path(bucket_uri: str, run_id: str) -> Path:
     bucket = hashlib.sha256(bucket_uri.encode()).hexdigest()[:12]
@@ -54,13 +56,16 @@ def _lock(handle: int) -> bool:
     return False
 
 
-def release(bucket_uri: str, run_id: str) -> None:
-    """Release a run, if it is this process's."""
+def release(bucket_uri: str, run_id: str) -> tuple[int, int | None] | None:
+    """Release a run, if it is this process's; return the last status that another one left."""
     path = _path(bucket_uri, run_id)
     handle = _held.pop(path, None)
-    if handle is not None:
-        path.unlink(missing_ok=True)
-        os.close(handle)
+    if handle is None:
+        return None
+    path.unlink(missing_ok=True)
+    word = _word(handle)  # whoever leaves one from here on finds the file gone
+    os.close(handle)
+    return word
 
 
 def leave_word(bucket_uri: str, run_id: str, status: int, end_time: int | None) -> bool:
@@ -72,20 +77,27 @@ def leave_word(bucket_uri: str, run_id: str, status: int, end_time: int | None) 
         handle = os.open(path, os.O_RDWR)
     except OSError:
         return False
-    if _lock(handle):
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        with suppress(OSError):
+            os.pwrite(handle, json.dumps([status, end_time]).ljust(_LONGEST).encode(), 0)
+        return os.fstat(handle).st_nlink > 0  # else it was released meanwhile, unread
+    finally:
         os.close(handle)
-        return False
-    with suppress(OSError):
-        path.write_text(json.dumps([status, end_time]))
-    return True
+    return False
 
 
 def word_left(bucket_uri: str, run_id: str) -> tuple[int, int | None] | None:
     """Return the last status that another process left, if this one owns the run."""
-    if (handle := _held.get(_path(bucket_uri, run_id))) is not None:
-        with suppress(OSError, ValueError):  # nobody has, or not yet to its end
-            status, end_time = json.loads(os.pread(handle, 100, 0))
-            return status, end_time
+    handle = _held.get(_path(bucket_uri, run_id))
+    return None if handle is None else _word(handle)
+
+
+def _word(handle: int) -> tuple[int, int | None] | None:
+    with suppress(OSError, ValueError):  # nobody has left one
+        status, end_time = json.loads(os.pread(handle, _LONGEST, 0))
+        return status, end_time
     return None
 
 

@@ -195,16 +195,17 @@ class Session:
             self._push_helpers()
             self.close_run(run)
 
-    def _release(self, run: EntityId) -> None:
-        ownership.release(self.bucket_uri, run.name)
+    def _release(self, run: EntityId) -> tuple[int, int | None] | None:
         self._claimed.pop(run, None)
+        return ownership.release(self.bucket_uri, run.name)
 
     def _end_claimed(self, *, at_end: bool) -> None:
-        """End the claimed runs that other processes ran and ended."""
+        """End the claimed runs that other processes ran and ended; release all `at_end`."""
         for run, update in list(self._claimed.items()):
-            word = ownership.word_left(self.bucket_uri, run.name)
-            if word and (at_end or run.name not in _active_runs()):
-                self._release(run)
+            left = ownership.word_left(self.bucket_uri, run.name)
+            if not (at_end or (left and run.name not in _active_runs())):
+                continue
+            if word := self._release(run):
                 with suppress(Exception):  # it was deleted meanwhile, say
                     update(run.name, *word, None)
 
@@ -369,8 +370,6 @@ class Session:
             return
         working, owned = self._open.working, self._open.owned
         self._end_claimed(at_end=True)
-        for run in list(self._claimed):
-            self._release(run)
         if self.send() and not working.unsent:
             self._push_helpers()
             self.close_run()
