@@ -400,6 +400,32 @@ def test_a_run_that_a_signal_ends_as_it_begins_is_killed(
     assert only_run(machines()).info.status == "KILLED"
 
 
+# One of its workers is killed as it waits for a task, with a lock that the pool's end needs.
+IDLE_POOL = """
+import multiprocessing
+from kaggleops.tracking import signals
+signals.AGAIN = 0.1
+signal.alarm(60)
+run = mlflow.start_run()
+with multiprocessing.get_context("fork").Pool(2) as pool:
+    pool.map(abs, range(4))
+    say(os.getpid())
+    wait()
+"""
+
+
+@ON_GCS_ALONE
+def test_a_signal_to_all_ends_a_training_with_an_idle_pool(
+    tracking_uri: str, state_folder: Path, machines: Machines
+) -> None:
+    training = Training(IDLE_POOL, tracking_uri, state_folder)
+    group = int(training.line())
+    training.until("waiting")
+    os.killpg(group, signal.SIGTERM)
+    assert training.end().code == 128 + signal.SIGTERM
+    assert only_run(machines()).info.status == "KILLED"
+
+
 # Where the end that a signal asks for gets no further.
 SWALLOWED = {
     # Importing a module calls such ones.

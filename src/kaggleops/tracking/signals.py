@@ -11,6 +11,7 @@ system, as any is, until it has something to send itself.
 import logging
 import multiprocessing.util
 import os
+import select
 import signal
 import sys
 import threading
@@ -38,6 +39,7 @@ _ENDING = (signal.SIGTERM, signal.SIGHUP)  # the latter where a terminal or a se
 _MLFLOW_ENDS = "mlflow.tracking.fluent.end_run"
 _WE_END = "kaggleops.tracking.session.run_ends"
 _CHILD_ENDS = "multiprocessing.util._exit_function"
+_POOL_ENDS = "multiprocessing.pool._help_stuff_finish"
 
 _signalled = False
 _heard = False
@@ -145,14 +147,24 @@ class _End(SystemExit):
 
 
 def _repeat(came: int) -> None:
-    while numbers := os.read(came, 100):
+    main, numbers = threading.main_thread().ident or 0, b""
+    while True:
+        if not select.select([came], [], [], AGAIN if numbers or _signalled else None)[0]:
+            numbers = b""
+            # A worker was killed with a pool's lock, and its `terminate` waits for that for ever.
+            if _signalled and _innermost(sys._current_frames().get(main), _POOL_ENDS):
+                ours = [each for each in _ENDING if signal.getsignal(each) is _on_signal]
+                for each in ours[:1]:
+                    signal.pthread_kill(main, each)
+            continue
+        numbers = os.read(came, 100)
         for number in _ENDING:
             pause = AGAIN if _signalled else _PAUSE
             while number in numbers and not _heard and signal.getsignal(number) is _on_signal:
                 time.sleep(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
                 if not _heard:
-                    signal.pthread_kill(threading.main_thread().ident or 0, number)
+                    signal.pthread_kill(main, number)
 
 
 def _before_fork() -> None:
