@@ -27,6 +27,8 @@ mlflow.store.model_registry.file_store.FileStore
     _get_model_version_aliases(self, directory)
     _get_model_version_tags_from_dir(self, directory)
     _get_registered_model_alias_path(self, name, alias)
+    _get_registered_model_from_path(self, model_path)
+    _get_registered_model_path(self, name)
     _get_registered_model_tag_path(self, name, tag_name)
     _get_registered_model_version_tag_path(self, name, version, tag_name)
     _read_yaml(root, file_name, retries)
