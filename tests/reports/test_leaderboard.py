@@ -64,6 +64,23 @@ def test_the_best_commit_stands_first_and_a_regression_is_marked(lab: Lab, tmp_p
     assert "Rank correlation of jaccard and public_score: +0.50 over 3 commits." in done.output
 
 
+def test_where_there_are_several_experiments_it_says_of_which_it_is(
+    lab: Lab, tmp_path: Path
+) -> None:
+    def say(*words: str, home: str = "home") -> Done:
+        named, here = (*words, "--bucket", lab.bucket), {"KAGGLEOPS_HOME": str(tmp_path / home)}
+        return kaggleops_here(*named, cwd=lab.repository.folder, **here)
+
+    assert say("leaderboard", home="another one").errors == ""
+    lab.log(lab.better, "look at it", {}, 0.1, experiment="eda")
+    BucketTrackingStore(lab.tracking_uri).flush()
+    told = "Of the experiment eda, the one used last. --experiment NAME ranks another."
+    assert told in say("leaderboard").errors
+    assert "Of the experiment" not in say("leaderboard", "--experiment", "tweets").errors
+    refused = say("compare", lab.better)
+    assert "no commit before it has finished runs with jaccard in eda. Name two" in refused.error
+
+
 def test_a_run_of_uncommitted_changes_stands_for_no_commit(lab: Lab, tmp_path: Path) -> None:
     patched = lab.log(lab.worse, "patched", {}, 0.99, uncommitted="see uncommitted.patch")
     below = {"mlflow.parentRunId": patched}

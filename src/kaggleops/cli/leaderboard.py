@@ -8,7 +8,7 @@ import click
 
 from kaggleops.cli import options
 from kaggleops.cli.indexed import ask_index, require_index
-from kaggleops.cli.output import out, print_json, print_table
+from kaggleops.cli.output import err, out, print_json, print_table
 from kaggleops.errors import UsageError
 from kaggleops.git.own_files import leave_out
 from kaggleops.printable import counted, printable
@@ -79,7 +79,7 @@ def leaderboard_command(
         _show_trials(*told)
         return
 
-    def answer(history: "History") -> "tuple[dict[str, int], Score, list[Run], set[str], int]":
+    def answer(history: "History") -> "tuple[dict[str, int], Score, list[Run], set[str], int, str]":
         number = Selector(history, None, experiment).experiment_id or history.last_experiment()
         if number is None:
             raise UsageError("ranking the commits", "the bucket has no runs")
@@ -87,9 +87,14 @@ def leaderboard_command(
         scored = history.commits(number, score.name)  # as `compare` finds the one before
         names, runs = history.metric_names(number), read_runs(history, number, score.name)
         patched = 0 if runs else history.count_patched(number, score.name)
-        return names, score, runs, scored, patched
+        of = {each: name for name, each in history.experiments().items()}.get(number, number)
+        note = f"Of the experiment {of}, the one used last. --experiment NAME ranks another."
+        is_guessed = experiment is None and history.has_others(number)
+        return names, score, runs, scored, patched, note if is_guessed else ""
 
-    known_metrics, score, runs, scored, patched = ask_index(place, index, answer)
+    known_metrics, score, runs, scored, patched, note = ask_index(place, index, answer)
+    if note:
+        err.print(printable(note))
     metric = score.name
     before = nearest_before(repository, scored) if repository else {}
     entries = leaderboard(runs, score, before)

@@ -191,6 +191,11 @@ class History:
         rows = self._rows(_newest_first(_RUNS.c.experiment_id).limit(1))
         return str(rows[0][0]) if rows else None
 
+    def has_others(self, experiment_id: str) -> bool:
+        """Tell whether there are runs of other experiments than this one."""
+        others = _newest_first(_RUNS.c.run_uuid).where(_RUNS.c.experiment_id != int(experiment_id))
+        return bool(self._rows(others.limit(1)))
+
     def metric_names(self, experiment_id: str | None) -> dict[str, int]:
         """Return how many finished runs of an experiment, or of all, have each metric."""
         query = (

@@ -149,7 +149,11 @@ class Selector:
             problem = "there is no repository here" if side.sha else "it has no commit"
             raise UsageError(doing, problem, "Name two sides.")
         # Of several experiments the one that it ran in last.
-        home = max(side.runs, key=lambda run: run.started_ms).experiment_id
+        last = max(side.runs, key=lambda run: run.started_ms)
+        home, in_it, hint = last.experiment_id, "", "Name two sides."
+        if any(run.experiment_id != home for run in side.runs):
+            in_it = f" in {last.experiment}"
+            hint = "Name two sides, or another experiment with --experiment."
         metric = self._metric
         if metric is None:
             with suppress(UsageError):
@@ -161,10 +165,10 @@ class Selector:
         if found:
             runs = [run for run in self._of_commit(found) if run.experiment_id == home]
             return self._side(found[:10], runs)
-        problem = f"no commit before it has finished runs with {metric or 'a metric'}"
+        problem = f"no commit before it has finished runs with {metric or 'a metric'}{in_it}"
         if not resolve(self._repository, side.sha):
             problem = "the repository here lacks its commit"
-        raise UsageError(doing, problem, "Name two sides.")
+        raise UsageError(doing, problem, hint)
 
     # -- by commit ----------------------------------------------------------------------------
 
