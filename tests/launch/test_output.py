@@ -3,10 +3,12 @@
 import gc
 import os
 import pty
+import resource
 import secrets
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import mlflow
@@ -143,6 +145,16 @@ def test_no_file_stays_open_behind_it(run: Run) -> None:
     os.dup2(stderr, 2)
     os.close(stderr)
     assert open_files() <= before
+
+
+def test_it_is_read_where_many_files_are_open(run: Run) -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with ExitStack() as stack:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(before[0], 2048), before[1]))
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, before)
+        for _ in range(1100):
+            stack.callback(os.close, os.dup(1))
+        assert of_child(run, "print('out')") == "out\n"
 
 
 def test_a_terminal_stays_one(run: Run) -> None:

@@ -105,7 +105,9 @@ class Training:
 
 def _has_ended(told: socket.socket) -> bool:
     # How it ended can be read, or has been, and then there is nothing more to come.
-    return bool(select.select([told], [], [], 0)[0])
+    ready = select.poll()  # not `select`: its numbers end at 1023
+    ready.register(told, select.POLLIN)
+    return bool(ready.poll(0))
 
 
 def _kill(process: int, told: socket.socket) -> None:

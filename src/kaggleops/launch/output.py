@@ -197,8 +197,11 @@ class Output:
     def _read(self, streams: dict[int, int]) -> None:
         """Read what comes, show it and keep it; `streams` are descriptors, from where to where."""
         decoders = {each: codecs.getincrementaldecoder("utf-8")("replace") for each in streams}
+        ready = select.poll()  # not `select`: a process with many files open has numbers above 1023
+        for each in streams:
+            ready.register(each, select.POLLIN)
         while decoders:
-            for each in select.select(list(decoders), [], [])[0]:
+            for each, _ in ready.poll():
                 data = b""
                 with suppress(OSError):  # a terminal whose other end is closed
                     data = os.read(each, 1 << 16)
@@ -212,6 +215,7 @@ class Output:
                         self._shown = None
                 self._keep(data)
                 if not data:
+                    ready.unregister(each)
                     os.close(each)
                     del decoders[each]
         if self._shown is not None:
@@ -291,7 +295,9 @@ def _write(descriptor: int, data: bytes) -> None:
             try:
                 data = data[os.write(descriptor, data) :]
             except BlockingIOError:
-                select.select([], [descriptor], [])
+                ready = select.poll()
+                ready.register(descriptor, select.POLLOUT)
+                ready.poll()
 
 
 def _bounded(content: bytes, *, cut: bool = False) -> bytes:
