@@ -18,7 +18,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from functools import cache
 from typing import Any, ClassVar
@@ -42,6 +42,8 @@ so that of several at once more than one wins."""
 
 _MOTO = threading.RLock()
 """Moto's state belongs to the process, and is lent to one server at a time."""
+
+_LARGE = 50_000_000  # bytes
 
 _CONDITIONAL = {
     "PutObject": "write",
@@ -253,7 +255,7 @@ class S3Server(ObjectServer):
                 self._check_conditions(moto, request)
             is_read = request.op in ("GetObject", "HeadObject")
             part = request.query.pop("partNumber", None) if is_read else None
-            response = _ask(request)
+            response = _piece(moto, request) or _ask(request)
             if part and response.status < 300:
                 response = _part(moto, request, int(part))
         response.media = request.op == "GetObject"
@@ -386,6 +388,28 @@ def _check_md5(request: Request) -> None:
     if told and told != base64.b64encode(hashlib.md5(request.body).digest()).decode():
         wrong = "The Content-MD5 you specified did not match what we received."
         raise S3Error(400, "BadDigest", wrong)
+
+
+def _piece(moto: S3Backend, request: Request) -> Response | None:
+    """Return a range of a large object: for each, moto would read all of it into memory."""
+    if request.op != "GetObject" or "Range" not in request.headers:
+        return None
+    if request.bucket not in moto.buckets:
+        return None
+    version = request.query.get("versionId")
+    whole = moto.get_object(str(request.bucket), str(request.key), version)
+    if whole is None or whole.size <= _LARGE:
+        return None
+    head = _ask(replace(request, method="HEAD"))
+    headers = {name.lower(): value for name, value in head.headers}
+    if head.status != 206:
+        return None
+    first, last = map(int, headers["content-range"].split()[1].split("/")[0].split("-"))
+    with whole.lock:
+        whole._value_buffer.seek(first)
+        data = whole._value_buffer.read(last + 1 - first)
+    kept = [each for each in head.headers if each[0].lower() != "content-length"]
+    return Response(206, kept, data)
 
 
 def _part(moto: S3Backend, request: Request, number: int) -> Response:

@@ -11,7 +11,9 @@ import boto3
 import pytest
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from moto.s3.models import FakeKey
 
+from tests.fakes import s3_server as s3_server_module
 from tests.fakes.s3_server import CONDITIONS, S3Server
 
 MIB = 1 << 20
@@ -51,6 +53,36 @@ def upload(client: Any, key: str, parts: list[bytes]) -> Callable[..., Any]:
     ]
     listed = {"Parts": [{"PartNumber": n, "ETag": tag} for n, tag in enumerate(tags, 1)]}
     return lambda **more: client.complete_multipart_upload(**named, MultipartUpload=listed, **more)
+
+
+@pytest.mark.parametrize("key", ["k", "none"])
+@pytest.mark.parametrize("asked", ["0-9", "5-", "-3", "90-200", "0-0", "100-", "9-5", "0-1,5-6"])
+def test_a_range_of_a_large_object_is_as_that_of_a_small_one(
+    server: S3Server, client: Any, key: str, asked: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.put("our-bucket", "k", bytes(range(100)), its="own")
+
+    def answer() -> Any:
+        try:
+            got = client.get_object(Bucket="our-bucket", Key=key, Range=f"bytes={asked}")
+        except ClientError as error:
+            return error.response["Error"]
+        headers = got["ResponseMetadata"]["HTTPHeaders"]
+        kept = {name: headers[name] for name in headers.keys() - {"date", "x-amzn-requestid"}}
+        return got["Body"].read(), got["ResponseMetadata"]["HTTPStatusCode"], kept
+
+    small = answer()
+    monkeypatch.setattr(s3_server_module, "_LARGE", 0)
+    assert answer() == small
+
+
+def test_a_range_of_a_large_object_is_read_alone(
+    server: S3Server, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.put("our-bucket", "k", bytes(60_000_000))
+    monkeypatch.setattr(FakeKey, "value", None)
+    got = client.get_object(Bucket="our-bucket", Key="k", Range="bytes=40000000-40000009")
+    assert got["Body"].read() == bytes(10)
 
 
 def test_writes_and_deletions_with_conditions(server: S3Server, client: Any) -> None:
