@@ -343,12 +343,22 @@ lock.acquire()
 """
 
 
+MANY_FILES = """
+import resource
+soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2048), hard))
+files = [os.dup(1) for _ in range(1100)]
+"""
+
+
 @ON_GCS_ALONE
-@pytest.mark.parametrize("how", ["SIGTERM", "SIGHUP"])
+@pytest.mark.parametrize(
+    ("how", "first"), [("SIGTERM", ""), ("SIGHUP", ""), ("SIGTERM", MANY_FILES)]
+)
 def test_a_signal_that_comes_once_is_heard(
-    how: str, tracking_uri: str, state_folder: Path, machines: Machines
+    how: str, first: str, tracking_uri: str, state_folder: Path, machines: Machines
 ) -> None:
-    ended = train(COMES_ONCE.replace("{how}", how), tracking_uri, state_folder)
+    ended = train(first + COMES_ONCE.replace("{how}", how), tracking_uri, state_folder)
     assert ended.code == 128 + signal.Signals[how], ended.errors
     run = only_run(machines())
     assert (run.info.status, run.data.metrics) == ("KILLED", {"loss": 1.0})

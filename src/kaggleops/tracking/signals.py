@@ -148,8 +148,10 @@ class _End(SystemExit):
 
 def _repeat(came: int) -> None:
     main, numbers = threading.main_thread().ident or 0, b""
+    ready = select.poll()  # not `select`: a process with many files open has numbers above 1023
+    ready.register(came, select.POLLIN)
     while True:
-        if not select.select([came], [], [], AGAIN if numbers or _signalled else None)[0]:
+        if not ready.poll(1000 * AGAIN if numbers or _signalled else None):
             numbers = b""
             # A worker was killed with a pool's lock, and its `terminate` waits for that for ever.
             if _signalled and _innermost(sys._current_frames().get(main), _POOL_ENDS):
