@@ -190,6 +190,8 @@ def test_a_push_that_never_arrived_goes_on_when_it_is_resumed(outside: World) ->
         submitted_run(TRACKING, run_id).state()
     with pytest.raises(KaggleOpsError, match=said):
         list(submitted_run(TRACKING, run_id).logs())
+    logs = kaggleops_here("logs", "--follow", run_id, "--bucket", BUCKET)  # and does not wait
+    assert (logs.code, said in logs.error) == (1, True)
     assert str(again(run_id).state()) == "QUEUED"
     assert outside.kaggle.count("SaveKernel") == 2
 

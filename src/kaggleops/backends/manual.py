@@ -10,9 +10,8 @@ from pathlib import Path
 
 from kaggleops.backends.base import Backend
 from kaggleops.backends.config import Config
-from kaggleops.errors import KaggleOpsError
+from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.git.own_files import leave_out
-from kaggleops.platforms.http import NotThereError
 
 NOTEBOOK_FILE = "notebook_file"
 """The tag of a run that names its ready notebook, on the machine that wrote it."""
@@ -58,7 +57,7 @@ class ManualBackend(Backend[ManualConfig]):
 
     def logs(self, tags: Mapping[str, str], follow: bool) -> Iterator[str]:
         problem = "only the notebook that a person opened has it"
-        raise NotThereError("reading the log", problem, "`kaggleops status` says where it is.")
+        raise UsageError("reading the log", problem, "`kaggleops status` says where it is.")
 
     def steps(self, tags: Mapping[str, str]) -> list[str]:
         return [f"Take {tags[NOTEBOOK_FILE]} to either:", *_STEPS]

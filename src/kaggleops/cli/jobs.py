@@ -99,6 +99,7 @@ def logs_command(run: str, place: str, follow: bool, as_json: bool) -> None:
     from mlflow import MlflowClient
 
     from kaggleops.backends.base import failure_of
+    from kaggleops.backends.interface import is_ended
     from kaggleops.backends.lookup import submitted_run
     from kaggleops.platforms.http import NotThereError
 
@@ -119,14 +120,15 @@ def logs_command(run: str, place: str, follow: bool, as_json: bool) -> None:
     except KaggleOpsError as error:
         if shown:
             raise
-        # Of one that no platform has, that is all there will be.
-        nowhere = isinstance(error, UsageError | NotThereError)
-        for line in kept_output(tracking_uri(place), run_id, follow and nowhere):
+        of_none = isinstance(error, UsageError)  # no platform has it
+        for line in kept_output(tracking_uri(place), run_id, follow and of_none):
             show(line)
             shown = True
         if not shown:
             raise
-        exit_with([] if nowhere else [str(error)])
+        # Of one that has ended, what is kept is all that there was.
+        gone = isinstance(error, NotThereError) and is_ended(found.run.info.status)
+        exit_with([] if of_none or gone else [str(error)])
     if why := failure_of(MlflowClient(tracking_uri(place)).get_run(run_id)):
         err.print(as_named(f"{run_id} failed: {why}"), style="red")
 
