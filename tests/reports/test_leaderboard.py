@@ -79,6 +79,10 @@ def test_where_there_are_several_experiments_it_says_of_which_it_is(
     assert "Of the experiment" not in say("leaderboard", "--experiment", "tweets").errors
     refused = say("compare", lab.better)
     assert "no commit before it has finished runs with jaccard in eda. Name two" in refused.error
+    lab.log(lab.better, "look again", {}, 0.1, experiment="look", status="FAILED")
+    BucketTrackingStore(lab.tracking_uri).flush()
+    said = say("leaderboard", home="new").error
+    assert "ranking the commits of look: no finished run has a metric" in said
 
 
 def test_a_run_of_uncommitted_changes_stands_for_no_commit(lab: Lab, tmp_path: Path) -> None:

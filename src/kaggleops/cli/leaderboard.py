@@ -83,13 +83,14 @@ def leaderboard_command(
         number = Selector(history, None, experiment).experiment_id or history.last_experiment()
         if number is None:
             raise UsageError("ranking the commits", "the bucket has no runs")
-        score = _score(history, number, metric, lower_is_better, "ranking the commits")
+        of = {each: name for name, each in history.experiments().items()}.get(number, number)
+        is_guessed = experiment is None and history.has_others(number)
+        doing = f"ranking the commits{f' of {of}' if is_guessed else ''}"
+        score = _score(history, number, metric, lower_is_better, doing)
         scored = history.commits(number, score.name)  # as `compare` finds the one before
         names, runs = history.metric_names(number), read_runs(history, number, score.name)
         patched = 0 if runs else history.count_patched(number, score.name)
-        of = {each: name for name, each in history.experiments().items()}.get(number, number)
         note = f"Of the experiment {of}, the one used last. --experiment NAME ranks another."
-        is_guessed = experiment is None and history.has_others(number)
         return names, score, runs, scored, patched, note if is_guessed else ""
 
     known_metrics, score, runs, scored, patched, note = ask_index(place, index, answer)
