@@ -277,6 +277,11 @@ def test_a_process_that_goes_on_takes_credentials_that_were_renewed(
     monkeypatch.setattr(user, "key", "a" * 32)
     with pytest.raises(UsageError, match="does not accept this machine's credentials"):
         backend.quota()
+    monkeypatch.delenv("KAGGLE_USERNAME")
+    with pytest.raises(UsageError, match="there are no credentials on this machine"):
+        backend.quota()
+    assert backend.place("a-run", backend.read_config({}, "a test"))  # it knows who it was
+    monkeypatch.setenv("KAGGLE_USERNAME", "ada")
     monkeypatch.setenv("KAGGLE_KEY", user.key)
     assert backend.quota()
     monkeypatch.setattr(user, "key", "")

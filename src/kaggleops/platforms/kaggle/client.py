@@ -44,6 +44,8 @@ class Client(KaggleApi):
     Requests are repeated if `again`; an answer is given up after `silence` seconds without a byte.
     """
 
+    config_values: dict[str, str]
+
     def __init__(self, *, again: bool = True, silence: float = READ) -> None:
         super().__init__()
         self._retry = ASK_AGAIN if again else ASK_ONCE
@@ -106,25 +108,19 @@ class Client(KaggleApi):
 
         Raises KaggleOpsError in one line, whatever was wrong.
         """
+        before = self.config_values
         with quiet(), explained(doing):
             try:
                 return call()
             except requests.HTTPError as error:
-                refused = error.response is not None and error.response.status_code == 401
-                if not (refused and self._signed_in_anew()):
+                if error.response is None or error.response.status_code != 401:
+                    raise
+                # What `kaggle auth login` leaves is exchanged for a token of twelve hours when a
+                # client signs in, and a watcher goes on for weeks.
+                self.config_values = Client(silence=self._silence).config_values
+                if self.config_values == before:
                     raise
             return call()
-
-    def _signed_in_anew(self) -> bool:
-        """Tell whether there are other credentials by now.
-
-        What `kaggle auth login` leaves is exchanged for a token of twelve hours when a client signs
-        in, and a watcher goes on for weeks.
-        """
-        before = dict(self.config_values)
-        with contextlib.suppress(SystemExit):
-            self.authenticate()
-        return self.config_values != before
 
     def put_dataset(
         self,
