@@ -350,3 +350,13 @@ def test_an_artifact_for_which_there_is_no_room_is_named(outside: World, tmp_pat
     (problem,) = done.json["problems"]
     assert problem.startswith("downloading 'models/large.txt': ")
     outside.kaggle.session(f"ada/kaggleops-{run.run_id}").cancel()
+
+
+def test_a_backend_that_is_not_here_keeps_no_artifact_away(outside: World, tmp_path: Path) -> None:
+    client = mlflow.MlflowClient(TRACKING)
+    run_id = client.create_run("0", tags={"submitted_to": "theirs"}).info.run_id
+    client.log_text(run_id, "small", "small.txt")
+    BucketTrackingStore(TRACKING).flush()
+    done = here("download", run_id, tmp_path, *BUCKET_OPTION, "--json")
+    assert (done.code, done.json["files"]) == (1, ["small.txt"])
+    assert "choosing the backend 'theirs'" in done.json["problems"][0]

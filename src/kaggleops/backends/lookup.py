@@ -86,8 +86,8 @@ def download(tracking_uri: str, run_id: str, folder: Path | None = None) -> tupl
     folder = folder or Path("results", f"{name}-{run_id[:8]}")
     done = download_artifacts(mlflow.MlflowClient(tracking_uri), run_id, folder)
     if backend := run.data.tags.get(SUBMITTED_TO):
-        job = RemoteRun(backend_named(backend), tracking_uri, run_id)
         try:
+            job = RemoteRun(backend_named(backend), tracking_uri, run_id)
             left = job.download(folder / "output")
         except NotThereError as error:  # somebody cleaned up, or it is another user's
             _log.warning("Of its job nothing is downloaded: %s.", error.problem)
