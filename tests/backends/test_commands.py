@@ -235,7 +235,8 @@ def test_a_cancelled_run_goes_on_by_hand(outside: World, configured: Path, tmp_p
     nbformat.validate(notebook)
     assert f'run_id = "{run_id}"' in notebook.cells[1].source
     assert the_row(run_id)["status"] == "SCHEDULED"
-    assert "only the notebook" in here("logs", run_id, *BUCKET_OPTION).error
+    said = "only the notebook that a person opened has it. `kaggleops status` says where it is."
+    assert here("logs", run_id, *BUCKET_OPTION).error.endswith(said)
 
 
 def test_quota(outside: World) -> None:

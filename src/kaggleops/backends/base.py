@@ -98,7 +98,7 @@ class RemoteRun(SubmittedRun):
         run = self.run
         with self._told_by(run.data.tags) as tags:
             state = self.backend.state(tags)
-        if state and state.unless_begun and run.info.status == "SCHEDULED":
+        if state and state.unless_begun and _has_not_begun(run):
             return replace(state, reason=state.unless_begun)
         return state
 
@@ -185,7 +185,7 @@ class RemoteRun(SubmittedRun):
             doing = f"looking for the job of run {self.run_id}"
             raise KaggleOpsError(doing, f"it has no tag {error} any more") from error
         except NotThereError as error:
-            if self.run.info.status != "SCHEDULED":
+            if not _has_not_begun(self.run):
                 raise
             again = f"if its submit failed, kaggleops resume {self.run_id[:8]}"
             raise NotThereError(error.doing, f"{error.problem}: {again}", error.hint) from error
@@ -203,6 +203,10 @@ def _has_said(run: Run) -> bool:
     status = run.info.status
     leg_ended = status == "SCHEDULED" and TO_BE_CONTINUED in run.data.tags
     return leg_ended or is_ended(status)
+
+
+def _has_not_begun(run: Run) -> bool:
+    return run.info.status == "SCHEDULED" and not _has_said(run)
 
 
 class Backend(Host[AnyConfig], AbstractBackend):
