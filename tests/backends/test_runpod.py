@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow.entities import RunTag
 
 from kaggleops.backends.base import RemoteRun
 from kaggleops.backends.interface import RefusedError
@@ -13,6 +14,10 @@ from kaggleops.backends.lookup import backend_named, resume, submitted_run
 from kaggleops.backends.ready_notebook import ready_notebook
 from kaggleops.backends.runpod.pod import Offer, RunPodConfig, pod_body
 from kaggleops.errors import KaggleOpsError, UsageError
+from kaggleops.git.commits import find_commit
+from kaggleops.launch.launcher import Launch
+from kaggleops.tags import TO_BE_CONTINUED
+from kaggleops.tracking.store import BucketTrackingStore
 from tests import secrets_of
 from tests.fakes.runpod.contract import document, violations
 from tests.fakes.runpod_server import RunPodServer
@@ -143,6 +148,20 @@ def test_a_pod_that_is_dearer_than_announced_is_told(
     assert "$1.20 an hour: at most $7.44" in caplog.messages[-1]
 
 
+def test_one_that_was_sold_since_it_was_announced_is_told(
+    outside: World,
+    runpod: RunPodServer,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    backend = backend_named("runpod")
+    config = backend.read_config({"gpus": ["NVIDIA L4", "NVIDIA GeForce RTX 4090"]}, "a test")
+    assert backend.announce(config).startswith("NVIDIA L4 in ")
+    monkeypatch.setitem(runpod.stock, "NVIDIA L4", {})
+    backend.submit(find_commit(outside.repository.folder), Launch(TRACKING), config)
+    assert "RTX 4090 in US-KS-2, $0.70 an hour: at most $4.34 (NVIDIA L4" in caplog.messages[-1]
+
+
 def test_a_pod_that_is_too_dear_and_stays_is_told_and_never_taken(
     outside: World, runpod: RunPodServer
 ) -> None:
@@ -255,6 +274,11 @@ def test_a_pod_that_vanished_has_failed(outside: World, runpod: RunPodServer) ->
         list(run.logs(follow=True))
     resumed = again(run.run_id)
     assert resumed.get_status() == "SCHEDULED"
+    # As one does whose leg has ended: that it has told the bucket.
+    BucketTrackingStore(TRACKING).set_tag(run.run_id, RunTag(TO_BE_CONTINUED, "from step 1"))
+    runpod.pod(f"kaggleops-{run.run_id}").delete()
+    assert str(resumed.state()) == "TERMINATED"
+    resumed = again(run.run_id)
     runpod.pod(f"kaggleops-{run.run_id}").stop()
     assert resumed.get_status() == "FAILED"
     # One that was stopped is not started again: another takes its place.

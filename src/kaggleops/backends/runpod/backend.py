@@ -84,6 +84,7 @@ class RunPodBackend(Backend[RunPodConfig]):
     name = "runpod"
     waiting = "waiting for a pod on RunPod"
     config_type = RunPodConfig
+    _announced: Offer | None = None
 
     @functools.cached_property
     def _runpod(self) -> RunPod:
@@ -100,7 +101,7 @@ class RunPodBackend(Backend[RunPodConfig]):
             raise UsageError(doing, problem, hint)
 
     def announce(self, config: RunPodConfig) -> str:
-        offer = self._offers(config)[0]
+        offer = self._announced = self._offers(config)[0]
         kept = ", kept until then" if config.keep else ""
         volume = Volumes(self._runpod, config).bill(offer.data_center)
         return (
@@ -190,8 +191,9 @@ class RunPodBackend(Backend[RunPodConfig]):
         """Create a pod of the first offer that RunPod keeps; RefusedError if it keeps none."""
         volumes = Volumes(self._runpod, config)
         said = ""
-        wanted, *others = self._offers(config)
-        for offer in (wanted, *others):
+        there = self._offers(config)
+        wanted = self._announced or there[0]
+        for offer in there:
             try:
                 volume = volumes.take(offer.data_center)
                 now = time.time()
