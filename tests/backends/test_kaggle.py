@@ -185,7 +185,7 @@ def test_a_push_that_never_arrived_goes_on_when_it_is_resumed(outside: World) ->
         submit(outside)
     run_id = newest(outside, before)
     assert outside.run(run_id).info.status == "SCHEDULED"
-    said = f"if its submit failed, kaggleops resume {run_id[:8]}"
+    said = f"if it is yours and its submit failed, kaggleops resume {run_id[:8]}"
     with pytest.raises(KaggleOpsError, match=said):
         submitted_run(TRACKING, run_id).state()
     with pytest.raises(KaggleOpsError, match=said):

@@ -227,7 +227,7 @@ def test_answers_that_are_lost(outside: World, runpod: RunPodServer) -> None:
         submit(outside)
     lost = newest(outside, before)
     assert outside.run(lost).info.status == "SCHEDULED"
-    said = f"no pod yet: if its submit failed, kaggleops resume {lost[:8]}"
+    said = f"no pod yet: if it is yours and its submit failed, kaggleops resume {lost[:8]}"
     assert str(submitted_run(TRACKING, lost).state()) == said
     assert again(lost).get_status() == "SCHEDULED"
     assert len(runpod.alive) == 2

@@ -27,7 +27,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT, MLFLOW_PROJECT_BACKEND
 from kaggleops.backends.code import address_for_others
 from kaggleops.backends.config import AnyConfig, read_config, read_file
 from kaggleops.backends.downloads import Downloaded
-from kaggleops.backends.interface import BUCKET, Host, JobState, RefusedError, is_ended
+from kaggleops.backends.interface import BUCKET, Host, JobState, RefusedError, is_ended, unsent
 from kaggleops.backends.ready_notebook import ready_notebook
 from kaggleops.bucket.location import bucket_uri, is_bucket
 from kaggleops.errors import KaggleOpsError, UsageError
@@ -187,8 +187,8 @@ class RemoteRun(SubmittedRun):
         except NotThereError as error:
             if not _has_not_begun(self.run):
                 raise
-            again = f"if its submit failed, kaggleops resume {self.run_id[:8]}"
-            raise NotThereError(error.doing, f"{error.problem}: {again}", error.hint) from error
+            problem = f"{error.problem}: {unsent(self.run_id)}"
+            raise NotThereError(error.doing, problem, error.hint) from error
 
 
 def failure_of(run: Run) -> str:

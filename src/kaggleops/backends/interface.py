@@ -53,6 +53,11 @@ class JobState:
         return ", ".join(filter(None, (said, price, units, self.access)))
 
 
+def unsent(run_id: str) -> str:
+    """Return what to do about a run that waits, and of which its platform shows no job."""
+    return f"if it is yours and its submit failed, kaggleops resume {run_id[:8]}"
+
+
 def is_ended(status: str) -> bool:
     """Tell whether a status is one that a run ends with."""
     return status != UNKNOWN and RunStatus.is_terminated(RunStatus.from_string(status))

@@ -30,6 +30,7 @@ from kaggleops.backends.interface import (
     RefusedError,
     Verdict,
     is_ended,
+    unsent,
 )
 from kaggleops.backends.runpod.client import (
     BUSY,
@@ -267,7 +268,7 @@ class RunPodBackend(Backend[RunPodConfig]):
             if tags.get(POD):
                 return JobState("FAILED", "TERMINATED", unless_begun=_UNHEARD)
             # It may be on its way: somebody is creating it, or has to do it again.
-            again = f"if its submit failed, kaggleops resume {tags[NAME].removeprefix(PREFIX)[:8]}"
+            again = unsent(tags[NAME].removeprefix(PREFIX))
             return JobState("SCHEDULED", "no pod yet", unless_begun=again)
         age = time.time() - pod.created if pod.created is not None else 0.0
         late = age > BEGINS_WITHIN and not pod.ended
