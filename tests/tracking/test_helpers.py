@@ -46,7 +46,8 @@ def begin_and_wait(run_id, ready):
     mlflow.start_run(run_id=run_id)
     mlflow.log_metric("of the process", 1.0)
     ready.set()
-    time.sleep(1000)
+    while True:
+        time.sleep(0.1)  # a long one does not end by a SIGINT that comes just before
 
 if __name__ == "__main__":
     with mlflow.start_run(run_id=os.environ.get("HELPS")):
@@ -412,29 +413,45 @@ def test_a_run_that_a_signal_ends_as_it_begins_is_killed(
     assert only_run(machines()).info.status == "KILLED"
 
 
-# One of its workers is killed as it waits for a task, with a lock that the pool's end needs.
-IDLE_POOL = """
+# Where its workers are killed, one of them with a lock that the pool's end needs: how they begin,
+# and when they are there.
+IN_A_POOL = {
+    "as they wait for a task": ("None", "pool.map(abs, range(4))"),
+    "as one sends a result": ("send", "sending.wait()"),
+}
+
+POOL_TO_END = """
 import multiprocessing
 from kaggleops.tracking import signals
 signals.AGAIN = 0.1
 signal.alarm(60)
 run = mlflow.start_run()
-with multiprocessing.get_context("fork").Pool(2) as pool:
-    pool.map(abs, range(4))
+context = multiprocessing.get_context("fork")
+sending = context.Event()
+def send():
+    with sys._getframe(1).f_locals["outqueue"]._wlock:
+        sending.set()
+        signal.pause()
+with context.Pool(2, {initializer}) as pool:
+    {there}
     say(os.getpid())
     wait()
 """
 
 
 @ON_GCS_ALONE
-def test_a_signal_to_all_ends_a_training_with_an_idle_pool(
-    tracking_uri: str, state_folder: Path, machines: Machines
+@pytest.mark.parametrize("where", IN_A_POOL)
+def test_a_signal_to_all_ends_a_training_with_a_pool(
+    where: str, tracking_uri: str, state_folder: Path, machines: Machines
 ) -> None:
-    training = Training(IDLE_POOL, tracking_uri, state_folder)
+    initializer, there = IN_A_POOL[where]
+    script = POOL_TO_END.replace("{initializer}", initializer).replace("{there}", there)
+    training = Training(script, tracking_uri, state_folder)
     group = int(training.line())
     training.until("waiting")
     os.killpg(group, signal.SIGTERM)
-    assert training.end().code == 128 + signal.SIGTERM
+    ended = training.end()
+    assert ended.code == 128 + signal.SIGTERM, ended.errors
     assert only_run(machines()).info.status == "KILLED"
 
 

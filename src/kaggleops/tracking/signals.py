@@ -39,7 +39,8 @@ _ENDING = (signal.SIGTERM, signal.SIGHUP)  # the latter where a terminal or a se
 _MLFLOW_ENDS = "mlflow.tracking.fluent.end_run"
 _WE_END = "kaggleops.tracking.session.run_ends"
 _CHILD_ENDS = "multiprocessing.util._exit_function"
-_POOL_ENDS = "multiprocessing.pool._help_stuff_finish"
+_POOL_ENDS = "multiprocessing.pool._terminate_pool"
+_CHILD_IS_WAITED_FOR = "multiprocessing.process.join"  # it may have something to send
 
 _signalled = False
 _heard = False
@@ -154,7 +155,8 @@ def _repeat(came: int) -> None:
         if not ready.poll(1000 * AGAIN if numbers or _signalled else None):
             numbers = b""
             # A worker was killed with a pool's lock, and its `terminate` waits for that for ever.
-            if _signalled and _innermost(sys._current_frames().get(main), _POOL_ENDS):
+            waits = _innermost(sys._current_frames().get(main), _POOL_ENDS, _CHILD_IS_WAITED_FOR)
+            if _signalled and waits == _POOL_ENDS:
                 ours = [each for each in _ENDING if signal.getsignal(each) is _on_signal]
                 for each in ours[:1]:
                     signal.pthread_kill(main, each)
