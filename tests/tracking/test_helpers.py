@@ -544,3 +544,20 @@ assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
 @pytest.mark.usefixtures("cold_python")
 def test_a_signal_that_a_process_gets_as_it_is_forked_does_not_end_its_parent() -> None:
     subprocess.run([sys.executable, "-c", AS_IT_BEGINS], check=True)
+
+
+# As one that becomes a daemon closes all files.
+ALL_CLOSED = """
+import os, signal
+from kaggleops.tracking import signals
+os.closerange(3, 100)
+child = os.fork()
+if not child:
+    os.kill(os.getpid(), signal.SIGTERM)
+    os._exit(0)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
+"""
+
+
+def test_a_process_that_is_forked_when_all_files_were_closed_can_be_ended() -> None:
+    subprocess.run([sys.executable, "-c", ALL_CLOSED], check=True)

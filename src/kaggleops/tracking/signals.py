@@ -191,7 +191,8 @@ def _after_fork_in_child() -> None:
         if before not in (-1, _pipe[1]):
             signal.set_wakeup_fd(before)
         for each in _pipe:
-            os.close(each)
+            with suppress(OSError):  # one that becomes a daemon has closed all files
+                os.close(each)
         _pipe = None
     for number in _ENDING:
         if signal.getsignal(number) is _on_signal:
