@@ -216,7 +216,7 @@ def _model(name: str) -> EntityId:
 def _transact(working: WorkingCopy, entity_ids: list[EntityId], change: Callable[[], _T]) -> _T:
     """Make a change of these entities on their newest state and send it, all or nothing.
 
-    One that takes another's place comes before it: neither is in the bucket at no moment.
+    One that takes another's place comes before it: the bucket has one of them at any moment.
     """
     for _ in range(_ATTEMPTS):
         for entity_id in entity_ids:
