@@ -87,13 +87,14 @@ def measure(
     from competitions.inference import trainer_arguments
     from competitions.training import EpochSampler, RecipeTrainer
 
-    config, examples, loaded = prepared()
+    task, config, examples, loaded = prepared()
     config = replace(config, max_steps=steps)
     set_seed(1)
     model = type(loaded.model)(loaded.model.config)
     lengths = examples.lengths() if bucketing else None
     trainer: Any = RecipeTrainer(
         model=model,
+        task=task,
         config=config,
         sampler=EpochSampler(len(examples), 1, lengths, config.batch_size),
         args=trainer_arguments(config, str(folder), report_to=["mlflow"] if tracked else []),
@@ -119,7 +120,7 @@ _prepared: list[Any] = []
 
 
 def prepared() -> Any:
-    """Return the configuration, the rows as inputs and a model, made once."""
+    """Return the task, the configuration, the rows as inputs and a model, made once."""
     if not _prepared:
         from competitions.config import compose
         from competitions.models import make_model
@@ -132,7 +133,8 @@ def prepared() -> Any:
             rows = task.read_train(place)
         model = settings.config.model
         loaded = make_model(model, task, task.texts(rows), settings.config.task.max_length)
-        _prepared.extend([settings.config.trainer, task.encode(rows, loaded.tokenizer), loaded])
+        examples = task.encode(rows, loaded.tokenizer)
+        _prepared.extend([task, settings.config.trainer, examples, loaded])
     return _prepared
 
 
