@@ -148,6 +148,8 @@ Way = tuple[Callable[[Path], object], Callable[[Path], object]]
 
 
 def rows_of_files(kind: str, part: str, whose: Iterable[str]) -> list[list[str]]:
+    from kaggleops.tracking import artifact_uploads
+
     rows = []
     count, size = (1, LARGE_SIZE) if part == "large" else (SMALL, SMALL_SIZE)
     with scratch() as folder, storage(kind, FILE_LATENCY) as server:
@@ -168,6 +170,8 @@ def rows_of_files(kind: str, part: str, whose: Iterable[str]) -> list[list[str]]
             assert sizes == [size] * count, (name, len(sizes))
             shutil.rmtree(target)
             rows.append([f"{NAMES[kind]}: {name}", *cells(sent), *cells(came)])
+        artifact_uploads.close_all()
+        artifact_uploads._all.clear()  # the next server has this one's bucket, at another port
     return rows
 
 
