@@ -115,9 +115,10 @@ def with_score(state: SweepState) -> SweepState:
 
     By that its trials are ranked where people read of them; what is tried next does not follow it.
     """
+    if state.sweep.metrics or not state.jobs:
+        return state
     counted = Counter(name for job in state.jobs for name in job.metrics)
-    score = score_among(counted, declared(state.jobs[0].tags if state.jobs else {}))
-    if state.sweep.metrics or score is None:
+    if (score := score_among(counted, declared(state.jobs[0].tags))) is None:
         return state
     direction: Direction = "minimize" if score.lower else "maximize"
     sweep = replace(state.sweep, metrics=[score.name], directions=[direction])
